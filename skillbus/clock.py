@@ -1,0 +1,55 @@
+"""The only reader of time. Tests pass a fake with the same four verbs.
+
+Every lease, deadline and age is measured on the boot-time clock, which goes on while a machine is suspended
+(CLOCK_MONOTONIC does not, and the wall clock can be set). The wall clock is read nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def boottime_s() -> float:
+    """Seconds since boot, suspension included. Comparable between the processes of one machine."""
+    return time.clock_gettime(_CLOCK)
+
+
+class Clock(Protocol):
+    """What the pod needs of time."""
+
+    def now_s(self) -> float:
+        """The boot-time clock, seconds."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass."""
+        ...
+
+    async def wait(self, event: asyncio.Event, timeout_s: float) -> bool:
+        """Wait until ``event`` is set, at most ``timeout_s``. Whether it is set."""
+        ...
+
+
+class BootClock:
+    """The machine's own clock."""
+
+    def now_s(self) -> float:
+        """The boot-time clock, seconds."""
+        return boottime_s()
+
+    async def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass."""
+        await asyncio.sleep(seconds)
+
+    async def wait(self, event: asyncio.Event, timeout_s: float) -> bool:
+        """Wait until ``event`` is set, at most ``timeout_s``. Whether it is set."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await event.wait()
+        except TimeoutError:
+            return event.is_set()
+        return True

@@ -1,0 +1,90 @@
+"""A heartbeat: the evidence that one incarnation of a pod leaves in its own hash (docs/protocol.md §1, §3).
+
+Everything here was observed by the pod that wrote it. Instants are server time in milliseconds: the last answer's TIME
+carried on by the boot-time clock. A reader tolerates unknown fields and unreadable values.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from skillbus.core.latch import CauseKind, State
+from skillbus.core.orders import PROTOCOL_VERSION
+
+
+class CauseLine(BaseModel):
+    """One cause of a pod's latch, as shown to others."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: CauseKind
+    scope: str = ""
+    record_id: str = ""
+    reason: str = ""
+    by: str = ""
+    at: str = ""
+    lifted: bool = False
+    recorded: bool = True
+
+
+class PassLine(BaseModel):
+    """The last pass of a pod. ``outcome`` is ``ok``, ``failed`` or ``aborted``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    outcome: str
+    trigger: str = "cycle"
+    began_at_ms: int
+    took_s: float
+    counts: dict[str, int] = {}
+    errors: tuple[str, ...] = ()
+    reverted: tuple[str, ...] = ()
+
+
+class Heartbeat(BaseModel):
+    """One incarnation's evidence. One field of the pod's hash, named by the incarnation."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    v: int = PROTOCOL_VERSION
+    incarnation: str
+    state: State
+    why: str = ""
+    causes: tuple[CauseLine, ...] = ()
+    beat_at_ms: int
+    started_at_ms: int = 0
+    lease_s: float = 6.0
+    armed: bool = False
+    heard_at_ms: int = 0
+    hears: tuple[str, ...] = ()
+    quiet: bool = False
+    quiet_at_ms: int = 0
+    tripped_at_ms: int = 0
+    vouched: bool = True
+    latch_durable: bool = True
+    passes_count: int = 0
+    last_pass: PassLine | None = None
+    groups: tuple[str, ...] = ()
+    host: str = ""
+    pid: int = 0
+    version: str = ""
+    ended_at_ms: int = 0
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self | None:
+        """The heartbeat in ``raw``, or None if it is none: evidence that cannot be read is no evidence."""
+        try:
+            return cls.model_validate_json(raw)
+        except ValidationError:
+            return None
+
+    def to_bytes(self) -> bytes:
+        """The value for the pod's hash."""
+        return self.model_dump_json(exclude_defaults=False).encode()
+
+    def obeys(self, record_id: str) -> bool:
+        """Whether the kill with that record is among the causes of this incarnation's latch."""
+        return any(cause.record_id == record_id for cause in self.causes)

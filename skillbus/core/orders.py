@@ -1,0 +1,159 @@
+"""Orders and records: what is sent, and what is persisted under ``killed`` (docs/protocol.md §2).
+
+An order cannot be malformed: every payload on a kill channel is one. A record cannot be unreadable: if the key exists,
+the scope is killed, whatever the value. So nothing here raises on any bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+PROTOCOL_VERSION = 1
+
+REASON_LIMIT = 4096
+"""Bytes of a reason that an order keeps (docs/protocol.md §2)."""
+
+RECORD_LIMIT = 1024
+"""Bytes of a record that anybody reads (docs/protocol.md §2), hence also the most that we write."""
+
+_JSON_LIMIT = 64 * 1024
+"""A payload longer than this is not tried as JSON: nobody's order is that long, and parsing costs time in a stop."""
+
+
+def iso(at_ms: int) -> str:
+    """Milliseconds since 1970 as ``2026-01-31T14:02:11.123Z``."""
+    moment = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
+
+
+def harmless(text: str, limit: int = 300) -> str:
+    """``text`` fit for a terminal or a log line: no control, bidi or format character, at most ``limit`` long."""
+    shown = "".join(c if c.isprintable() else " " for c in text[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _clean(text: str, limit: int) -> str:
+    """``text`` cut to ``limit`` bytes of valid UTF-8, lone surrogates replaced."""
+    return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+
+
+def _json_object(payload: bytes) -> dict[str, Any] | None:
+    if len(payload) > _JSON_LIMIT or not payload.lstrip().startswith(b"{"):
+        return None
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _text_fields(value: dict[str, Any], names: tuple[str, ...], limit: int) -> dict[str, str]:
+    return {name: _clean(value[name], limit) for name in names if isinstance(value.get(name), str)}
+
+
+class KillOrder(BaseModel):
+    """A kill as it was sent. Fields nobody gave are empty."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = ""
+    at: str = ""
+    by: str = ""
+    via: str = "pubsub"
+    reason: str = ""
+    incident: str = ""
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Self:
+        """The order in ``payload``: any bytes are one. What is no JSON object becomes the reason, cut at 4 KiB."""
+        value = _json_object(payload)
+        if value is None:
+            head = payload[: REASON_LIMIT + 4].decode("utf-8", "replace")
+            return cls(reason=_clean(head, REASON_LIMIT))
+        fields = _text_fields(value, ("id", "at", "by", "via", "incident"), 256)
+        fields |= _text_fields(value, ("reason",), REASON_LIMIT)
+        return cls(**{name: text for name, text in fields.items() if text})
+
+    def to_bytes(self) -> bytes:
+        """The payload for a kill channel."""
+        return json.dumps({"v": PROTOCOL_VERSION, **self.model_dump()}, ensure_ascii=False).encode()
+
+    def record(self, *, fallback_id: str, now_ms: int, heard_by: str = "") -> KillRecord:
+        """The record of this order, as the first that heard it would persist it.
+
+        Args:
+            fallback_id: the record's id if the order brought none.
+            now_ms: server time, for an order that says no time.
+            heard_by: the pod or keeper that heard a raw message; empty for whoever sent the order itself.
+        """
+        return KillRecord(
+            id=self.id or fallback_id,
+            at=self.at or iso(now_ms),
+            by=self.by,
+            via=self.via,
+            reason=self.reason,
+            incident=self.incident,
+            heard_by=heard_by,
+        )
+
+
+class KillRecord(BaseModel):
+    """What is persisted under ``killed``. Unknown fields are kept; none of its numbers is ever compared."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    v: int = PROTOCOL_VERSION
+    id: str
+    at: str = ""
+    by: str = ""
+    via: str = ""
+    reason: str = ""
+    incident: str = ""
+    heard_by: str = ""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """The record in ``raw``: any bytes are one. Without an id of its own it gets one made of its bytes."""
+        made_id = "raw-" + hashlib.sha256(raw).hexdigest()[:16]
+        value = _json_object(raw)
+        if value is None:
+            return cls(id=made_id, reason=_clean(raw.decode("utf-8", "replace"), RECORD_LIMIT))
+        known = ("id", "at", "by", "via", "reason", "incident", "heard_by")
+        fields: dict[str, Any] = {name: x for name, x in value.items() if name not in (*known, "v")}
+        fields |= _text_fields(value, known, RECORD_LIMIT)
+        if isinstance(value.get("v"), int):
+            fields["v"] = value["v"]
+        return cls(**({"id": made_id} | fields))
+
+    def to_bytes(self) -> bytes:
+        """At most 1 KiB: the reason is shortened, then unknown fields are dropped, until it fits."""
+        fields = self.model_dump()
+        for candidate in _shrinking(fields):
+            raw = json.dumps(candidate, ensure_ascii=False).encode("utf-8", "replace")
+            if len(raw) <= RECORD_LIMIT:
+                return raw
+        return json.dumps({"v": self.v, "id": _clean(self.id, 64)}).encode()
+
+    def sentence(self) -> str:
+        """Who, why and when, for a person: ``"token leaked" by oncall via cli at 2026-01-31T14:02:11.123Z``."""
+        parts = [f'"{harmless(self.reason)}"' if self.reason else "no reason given"]
+        parts += [f"by {harmless(self.by, 80)}"] if self.by else []
+        parts += [f"via {harmless(self.via, 40)}"] if self.via else []
+        parts += [f"at {harmless(self.at, 40)}"] if self.at else []
+        return " ".join(parts)
+
+
+def _shrinking(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    known = {name: fields[name] for name in KillRecord.model_fields}
+    full, plain = [], []
+    for limit in (RECORD_LIMIT, 512, 256, 64):
+        cut = {"reason": _clean(fields["reason"], limit)}
+        full.append(fields | cut)
+        plain.append(known | cut)
+    short = {name: _clean(text, 64) if isinstance(text, str) else text for name, text in known.items()}
+    return [*full, *plain, short]

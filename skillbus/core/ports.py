@@ -1,0 +1,191 @@
+"""The Protocols by which the rooms meet. A Protocol needs two implementations or it goes.
+
+``Reconciler``    the built-in skills reconciler, a program, a user's function
+``Checkpoint``    a pod's, and the tests' scripted one
+``Bus``           Redis, and the tests' in-memory one, held to the same contract suite
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from skillbus.core.latch import ScopeReading
+from skillbus.core.orders import KillRecord
+from skillbus.core.outcome import PassResult
+from skillbus.core.scope import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """A checkpoint's leave to make one change, good for that change alone.
+
+    Attributes:
+        at_s: boot-time clock, seconds, when it was given.
+    """
+
+    at_s: float
+
+
+class Checkpoint(Protocol):
+    """Where a pass asks whether it may go on (docs/protocol.md §3.6). Local and cheap; callable from any thread."""
+
+    def __call__(self) -> Permit:
+        """Leave to make one fetch, or one change.
+
+        Raises:
+            PassAborted: the pod is latched, its lease is over, or this is a forked child. Let it through.
+        """
+        ...
+
+    async def settle(self, permit: Permit) -> None:
+        """Ask, right after a change on disk, whether it may stay.
+
+        If the change ended more than 250 ms after its permit, the record is read afresh first: the process may have
+        been frozen in between.
+
+        Raises:
+            PassAborted: undo the change, report it as reverted, and let this through.
+        """
+        ...
+
+    @property
+    def lease_ends_at_s(self) -> float:
+        """Boot-time clock, seconds: until when this pod may act, as things stand now."""
+        ...
+
+
+class Reconciler(Protocol):
+    """Anything that brings something in line with something, again and again."""
+
+    async def reconcile(self, checkpoint: Checkpoint) -> PassResult:
+        """One pass. It is cancelled when the pod must stop, and must not return while anything of it still works.
+
+        Raises:
+            PassAborted: as a checkpoint raised it.
+            Exception: anything else makes the pass ``failed``, and the loop goes on.
+        """
+        ...
+
+    @property
+    def vouched(self) -> bool:
+        """Whether the end of ``reconcile`` proves that all its work has ended. A pod that cannot vouch is never stopped."""
+        ...
+
+
+class Write(StrEnum):
+    """What became of an attempt to write a record."""
+
+    WRITTEN = "written"
+    ADOPTED = "adopted"
+    SUPERSEDED = "superseded"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteAnswer:
+    """The answer to an attempt to write a record, under the epoch rule.
+
+    Attributes:
+        epoch: the stored epoch as read in the same transaction; 0 if the key is absent.
+        record: the record that stands: ours, or the one that was first.
+        refusal: for ``REFUSED``, the server's words. The epoch is good all the same.
+    """
+
+    write: Write
+    epoch: int
+    record: KillRecord
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of a subscription: the channel's name and the payload as it came."""
+
+    channel: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A good read of every scope of a pod.
+
+    Attributes:
+        scopes: what each said.
+        server_ms: the server's clock.
+        armed: whether the fleet's epoch exists.
+        refusal: the server's words if it read but would not take the writes beside the read (out of memory, disk full).
+    """
+
+    scopes: Mapping[Scope, ScopeReading]
+    server_ms: int
+    armed: bool
+    refusal: str = ""
+
+
+class Subscription(Protocol):
+    """One subscriber connection. It never reconnects by itself: when it breaks it is closed and another is made."""
+
+    @property
+    def confirmed(self) -> frozenset[str]:
+        """The channels whose confirmation was counted on this very connection."""
+        ...
+
+    async def get(self, timeout_s: float) -> Message | None:
+        """The next message, or None if none came in time. Confirmations are counted and not returned.
+
+        Raises:
+            BusUnreachable: the connection is gone.
+            BusDenied: the server refused a channel.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Drop the connection. Never raises."""
+        ...
+
+
+class Bus(Protocol):
+    """The verbs of the protocol that a pod needs. Every one ends within the command timeout (1 s)."""
+
+    async def subscribe(self, channels: Sequence[str]) -> Subscription:
+        """Open a subscriber connection to a master and ask for ``channels``; confirmations are yet to come.
+
+        Raises:
+            RetryLater, NeedsHuman: as for ``read``.
+        """
+        ...
+
+    async def read(self, scopes: Sequence[Scope]) -> Reading:
+        """Read every scope's epoch, then its record, afresh.
+
+        Raises:
+            BusUnreachable: no answer in time.
+            BusNotReady: no master, or it cannot read now.
+            BusDenied: an ACL or password refuses it.
+        """
+        ...
+
+    async def beat(
+        self, scopes: Sequence[Scope], pod_id: str, incarnation: str, heartbeat: bytes, echo: bytes
+    ) -> Reading:
+        """``read``, and in the same round trip take the place in the roster, beat in the pod's hash, send an echo."""
+        ...
+
+    async def write_record(self, scope: Scope, record: KillRecord, latch_epoch: int | None) -> WriteAnswer:
+        """Write ``record`` if the scope has none and no epoch newer than ``latch_epoch`` is stored.
+
+        Raises:
+            RetryLater, NeedsHuman: nothing is known of the epoch either.
+        """
+        ...
+
+    async def publish_event(self, text: str) -> None:
+        """Hint to watchers that a hash has changed. Failing is nobody's business: never raises."""
+        ...
+
+    async def close(self) -> None:
+        """Drop every connection. Never raises."""
+        ...
