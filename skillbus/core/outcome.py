@@ -18,7 +18,7 @@ class PassResult:
     """The summary of one pass.
 
     Attributes:
-        counts: what was done, by word (``added``, ``updated``, ``repaired``, ``removed``, ``unchanged`` …), shown as is.
+        counts: what was done, by word (``added``, ``updated``, ``repaired``, ``removed`` …), shown as is.
         errors: one sentence per thing that failed, with what to do. A pass with errors is ``failed``; what else it did
             stays done.
         reverted: names of changes that were undone because a kill, or the end of the lease, showed up behind them.

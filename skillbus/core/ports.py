@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.latch import ScopeReading
 from skillbus.core.orders import KillRecord
 from skillbus.core.outcome import PassResult
@@ -71,7 +72,7 @@ class Reconciler(Protocol):
 
     @property
     def vouched(self) -> bool:
-        """Whether the end of ``reconcile`` proves that all its work has ended. A pod that cannot vouch is never stopped."""
+        """Whether the end of ``reconcile`` proves that all its work ended. Who cannot vouch is never ``stopped``."""
         ...
 
 
@@ -116,13 +117,15 @@ class Reading:
         scopes: what each said.
         server_ms: the server's clock.
         armed: whether the fleet's epoch exists.
-        refusal: the server's words if it read but would not take the writes beside the read (out of memory, disk full).
+        refusal: the server's words if it read but would not take the writes (out of memory, disk full).
+        incarnations_count: how many incarnations the pod's hash holds; 0 if nobody asked.
     """
 
     scopes: Mapping[Scope, ScopeReading]
     server_ms: int
     armed: bool
     refusal: str = ""
+    incarnations_count: int = 0
 
 
 class Subscription(Protocol):
@@ -169,9 +172,21 @@ class Bus(Protocol):
         ...
 
     async def beat(
-        self, scopes: Sequence[Scope], pod_id: str, incarnation: str, heartbeat: bytes, echo: bytes
+        self, scopes: Sequence[Scope], pod_id: str, heartbeat: Heartbeat, echo: bytes, *, hint: bool
     ) -> Reading:
-        """``read``, and in the same round trip take the place in the roster, beat in the pod's hash, send an echo."""
+        """``read``, and in the same round trip take the place in the roster, beat in the pod's hash, send an echo.
+
+        Args:
+            hint: whether to tell watchers that the hash has changed.
+        """
+        ...
+
+    async def incarnations(self, pod_id: str) -> dict[str, bytes]:
+        """What the pod's own hash holds, by incarnation."""
+        ...
+
+    async def forget(self, pod_id: str, incarnations: Sequence[str]) -> None:
+        """Remove the evidence of incarnations of this pod that have certainly ended."""
         ...
 
     async def write_record(self, scope: Scope, record: KillRecord, latch_epoch: int | None) -> WriteAnswer:
@@ -180,10 +195,6 @@ class Bus(Protocol):
         Raises:
             RetryLater, NeedsHuman: nothing is known of the epoch either.
         """
-        ...
-
-    async def publish_event(self, text: str) -> None:
-        """Hint to watchers that a hash has changed. Failing is nobody's business: never raises."""
         ...
 
     async def close(self) -> None:

@@ -1,0 +1,116 @@
+"""What a pod observed of itself, gathered into the heartbeat that it leaves in its own hash (docs/protocol.md §1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from skillbus import __version__
+from skillbus.clock import Clock
+from skillbus.core.heartbeat import CauseLine, Heartbeat, PassLine
+from skillbus.core.latch import CauseKind
+from skillbus.core.scope import Fleet, Scope
+from skillbus.pod.switch import Standing, Switch
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a pod is. One incarnation is one start of it."""
+
+    fleet: Fleet
+    pod_id: str
+    groups: tuple[str, ...]
+    incarnation: str
+    host: str = ""
+    pid: int = 0
+    scopes: tuple[Scope, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scopes", self.fleet.scopes_of(self.pod_id, self.groups))
+
+
+class Evidence:
+    """Server time, as carried on by the boot-time clock, and the account of passes.
+
+    Attributes:
+        last_error: what the last attempt to reach Redis said; empty after a good one.
+        last_pass: the last pass that ended.
+    """
+
+    def __init__(self, identity: Identity, clock: Clock, lease_s: float) -> None:
+        self.identity = identity
+        self._clock = clock
+        self._lease_s = lease_s
+        self._server_ms: int | None = None
+        self._server_ms_at_s = 0.0
+        self._started_at_s = clock.now_s()
+        self.last_error = ""
+        self.last_pass: PassLine | None = None
+        self.passes_count = 0
+
+    def note_server_ms(self, server_ms: int) -> None:
+        """The server has just told its time."""
+        self._server_ms = server_ms
+        self._server_ms_at_s = self._clock.now_s()
+
+    def now_ms(self) -> int:
+        """Server time now, milliseconds; 0 while no server ever told its own."""
+        return self.ms_at(self._clock.now_s())
+
+    def ms_at(self, at_s: float | None) -> int:
+        """Server time at an instant of the boot-time clock; 0 if there is none, or none was ever told."""
+        if self._server_ms is None or at_s is None:
+            return 0
+        return self._server_ms + round((at_s - self._server_ms_at_s) * 1000)
+
+    def heartbeat(
+        self, switch: Switch, *, armed: bool, heard_at_s: float | None, hears: frozenset[str], latch_durable: bool
+    ) -> Heartbeat:
+        """The evidence as of now."""
+        standing = switch.standing
+        return Heartbeat(
+            incarnation=self.identity.incarnation,
+            state=standing.state,
+            why=standing.why[:1000],
+            causes=cause_lines(switch),
+            beat_at_ms=self.now_ms(),
+            started_at_ms=self.ms_at(self._started_at_s),
+            lease_s=self._lease_s,
+            armed=armed,
+            heard_at_ms=self.ms_at(heard_at_s),
+            hears=tuple(sorted(hears)),
+            latch_durable=latch_durable,
+            vouched=switch.vouched,
+            passes_count=self.passes_count,
+            last_pass=self.last_pass,
+            groups=self.identity.groups,
+            host=self.identity.host,
+            pid=self.identity.pid,
+            version=__version__,
+            **self._instants(standing),
+        )
+
+    def _instants(self, standing: Standing) -> dict[str, int]:
+        return {
+            "quiet": standing.quiet,
+            "quiet_at_ms": self.ms_at(standing.quiet_at_s),
+            "tripped_at_ms": self.ms_at(standing.tripped_at_s),
+        }
+
+
+def cause_lines(switch: Switch) -> tuple[CauseLine, ...]:
+    """Every cause of a latch, as shown to others: kills by scope, then those of this process alone."""
+    kills = (
+        CauseLine(
+            kind=CauseKind.RECORD if obeyed.recorded else CauseKind.ORDER,
+            scope=obeyed.scope.suffix.lstrip(":") or "fleet",
+            record_id=obeyed.record.id,
+            reason=obeyed.record.reason[:300],
+            by=obeyed.record.by[:80],
+            at=obeyed.record.at[:40],
+            lifted=obeyed.lifted,
+            recorded=obeyed.recorded,
+        )
+        for obeyed in switch.memory.obeyed.values()
+    )
+    own = (CauseLine(kind=cause.kind, reason=cause.reason[:300]) for cause in switch.causes)
+    return (*kills, *own)

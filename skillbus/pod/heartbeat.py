@@ -1,0 +1,152 @@
+"""The lease and the pod's own hash: one round trip per heartbeat reads every scope and leaves evidence (§3.3, §3.4).
+
+It goes on while the pod is stopped: a stopped pod is alive and visible. A change of state is written at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from skillbus.clock import Clock
+from skillbus.core.heartbeat import Heartbeat as Evidenced
+from skillbus.core.latch import State
+from skillbus.core.ports import Bus
+from skillbus.errors import BusUnreachable, SkillbusError
+from skillbus.pod.evidence import Evidence
+from skillbus.pod.policy import check_file
+from skillbus.pod.recorder import Recorder
+from skillbus.pod.switch import Switch
+from skillbus.pod.watch import Ears
+
+log = logging.getLogger(__name__)
+
+_FORGET_AFTER_MS = 60_000
+"""An incarnation silent for this long has certainly ended: ten leases of the default length."""
+
+
+class Heartbeat:
+    """Beats every ``heartbeat_s``, and at once when something changed."""
+
+    def __init__(
+        self,
+        switch: Switch,
+        bus: Bus,
+        evidence: Evidence,
+        ears: Ears,
+        recorder: Recorder,
+        clock: Clock,
+        policy_file: Path | None,
+    ) -> None:
+        self._switch = switch
+        self._bus = bus
+        self._evidence = evidence
+        self._ears = ears
+        self._recorder = recorder
+        self._clock = clock
+        self._policy_file = policy_file
+        self._beats_count = 0
+        self._shown: tuple[object, ...] = ()
+        self._soon = False
+        self._forget_at_s = 0.0
+
+    async def run(self, heartbeat_s: float) -> None:
+        """Beat until cancelled."""
+        changed = self._switch.listen()
+        while True:
+            changed.clear()
+            if self._policy_file is not None:
+                check_file(self._switch, self._policy_file)
+            sent_at_s = self._clock.now_s()
+            await self.beat()
+            while (rest_s := sent_at_s + heartbeat_s - self._clock.now_s()) > 0:
+                if await self._clock.wait(changed, rest_s) and self._news():
+                    break
+                changed.clear()
+
+    def soon(self) -> None:
+        """Beat at the next opportunity, not at the next turn."""
+        self._soon = True
+        self._switch.nudge()
+
+    def _news(self) -> bool:
+        """Whether what the hash says is out of date in more than its instants."""
+        return self._soon or self._essence(self._compose()) != self._shown
+
+    async def beat(self, ended_at_ms: int = 0) -> bool:
+        """One round trip: whether it was a good read."""
+        heartbeat = self._compose()
+        if ended_at_ms:
+            heartbeat = heartbeat.model_copy(update={"ended_at_ms": ended_at_ms})
+        self._soon = False
+        essence = self._essence(heartbeat)
+        identity = self._evidence.identity
+        self._beats_count += 1
+        echo = f"{identity.incarnation}:{self._beats_count}".encode()
+        sent_at_s = self._clock.now_s()
+        hint = essence != self._shown or bool(ended_at_ms)
+        try:
+            reading = await self._bus.beat(identity.scopes, identity.pod_id, heartbeat, echo, hint=hint)
+        except SkillbusError as error:
+            self._failed(error)
+            return False
+        self._evidence.last_error = reading.refusal
+        self._evidence.note_server_ms(reading.server_ms)
+        self._shown = essence
+        self._ears.expect(echo)
+        self._switch.fold(reading, sent_at_s)
+        await self._forget(reading.incarnations_count)
+        return True
+
+    def _failed(self, error: SkillbusError) -> None:
+        """An unreachable Redis is what the lease is for. A definite answer that forbids holds at once."""
+        self._evidence.last_error = str(error)
+        if not isinstance(error, BusUnreachable):
+            self._switch.hold("bus", str(error))
+
+    def _compose(self) -> Evidenced:
+        return self._evidence.heartbeat(
+            self._switch,
+            armed=self._ears.armed,
+            heard_at_s=self._ears.heard_at_s,
+            hears=self._ears.hears,
+            latch_durable=self._recorder.latch_durable,
+        )
+
+    @staticmethod
+    def _essence(beat: Evidenced) -> tuple[object, ...]:
+        last = beat.last_pass.id if beat.last_pass else ""
+        return beat.state, beat.why, beat.causes, beat.armed, beat.hears, last, beat.quiet, beat.latch_durable
+
+    async def _forget(self, incarnations_count: int) -> None:
+        """Clear away the evidence of this pod's earlier lives, once they have certainly ended."""
+        if incarnations_count <= 1 or self._clock.now_s() < self._forget_at_s:
+            return
+        self._forget_at_s = self._clock.now_s() + _FORGET_AFTER_MS / 1000
+        identity = self._evidence.identity
+        try:
+            found = await self._bus.incarnations(identity.pod_id)
+            ended = [name for name, raw in found.items() if name != identity.incarnation and self._is_over(raw)]
+            if ended:
+                await self._bus.forget(identity.pod_id, ended)
+        except SkillbusError as error:
+            log.info("earlier incarnations not cleared away error=%s", error)
+
+    def _is_over(self, raw: bytes) -> bool:
+        beat = Evidenced.parse(raw)
+        return beat is None or self._evidence.now_ms() - beat.beat_at_ms > _FORGET_AFTER_MS
+
+
+async def keep_lease(switch: Switch, evidence: Evidence, clock: Clock, lease_s: float) -> None:
+    """Notice at its very instant that the lease is over. No answer is waited for: silence is the event."""
+    changed = switch.listen()
+    while True:
+        changed.clear()
+        remaining_s = switch.lease_ends_at_s - clock.now_s()
+        if remaining_s > 0:
+            await clock.wait(changed, remaining_s)
+            continue
+        if switch.standing.state is State.RUNNING:
+            said = f": {evidence.last_error}" if evidence.last_error else ""
+            switch.hold("lease", f"no good read for {lease_s:g} s{said}")
+        await changed.wait()

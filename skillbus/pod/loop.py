@@ -1,0 +1,209 @@
+"""Latch -> pass: check, pass, report, and a sleep that the latch cuts short. The only caller of a reconciler.
+
+Level-triggered: a pass is begun because it is due, or because somebody asked for one, and is told neither. Every way in
+leads through the same three questions: does the policy allow it, does a fresh read, does the switch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from skillbus.clock import Clock
+from skillbus.core.heartbeat import PassLine
+from skillbus.core.outcome import Outcome, PassResult, next_delay_s, outcome_of
+from skillbus.core.ports import Bus, Checkpoint, Reconciler
+from skillbus.errors import PassAborted, SkillbusError
+from skillbus.pod.evidence import Evidence
+from skillbus.pod.policy import check_environment
+from skillbus.pod.switch import Switch
+from skillbus.pod.watch import Ears
+
+log = logging.getLogger(__name__)
+
+pass_id: ContextVar[str] = ContextVar("skillbus_pass_id", default="-")
+"""The id of the pass that the present task works for; every log line of a pass bears it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How one pass ended."""
+
+    outcome: Outcome
+    result: PassResult
+
+
+class Loop:
+    """Turns of the cycle, for as long as the pod lives."""
+
+    def __init__(
+        self,
+        switch: Switch,
+        bus: Bus,
+        evidence: Evidence,
+        ears: Ears,
+        clock: Clock,
+        reconciler: Reconciler,
+        checkpoint: Checkpoint,
+    ) -> None:
+        self._switch = switch
+        self._bus = bus
+        self._evidence = evidence
+        self._ears = ears
+        self._clock = clock
+        self._reconciler = reconciler
+        self._checkpoint = checkpoint
+        self._wake = asyncio.Event()
+        self._requested = ""
+        self.on_pass: Callable[[Ended], None] = lambda ended: None
+
+    def request(self, trigger: str) -> None:
+        """Somebody asks for a pass now. If one is in flight, another follows it."""
+        self._requested = trigger or "sync"
+        self._wake.set()
+
+    async def run(self, every_s: float) -> None:
+        """Turn until cancelled. The first cycle is due at once."""
+        delay_s, failures_count = 0.0, 0
+        while True:
+            await self._rest(delay_s)
+            await self._until_licensed()
+            if not await self._may_begin():
+                delay_s = 0.0
+                await self._clock.sleep(0.1)
+                continue
+            trigger, self._requested = self._requested or "cycle", ""
+            ended = await self._pass(trigger)
+            failures_count = failures_count + 1 if ended.outcome is Outcome.FAILED else 0
+            delay_s = next_delay_s(ended.outcome, failures_count, every_s)
+
+    async def _rest(self, delay_s: float) -> None:
+        if not self._requested and delay_s > 0:
+            await self._clock.wait(self._wake, delay_s)
+        self._wake.clear()
+
+    async def _until_licensed(self) -> None:
+        """Wait until the pod may act and hears. A latched pod waits here for the end of its process."""
+        changed = self._switch.listen()
+        while True:
+            changed.clear()
+            if not self._switch.latched and self._licensed():
+                return
+            await self._clock.wait(changed, 1.0)
+
+    def _licensed(self) -> bool:
+        try:
+            self._switch.permit()
+        except PassAborted:
+            return False
+        return self._ears.deaf_since_s is None
+
+    async def _may_begin(self) -> bool:
+        """Policy, then a fresh read: unknown means no cycle (docs/protocol.md §3.2)."""
+        check_environment(self._switch)
+        sent_at_s = self._clock.now_s()
+        try:
+            reading = await self._bus.read(self._evidence.identity.scopes)
+        except SkillbusError as error:
+            self._evidence.last_error = str(error)
+            log.warning("no cycle: the record cannot be read error=%s", error)
+            return False
+        self._evidence.note_server_ms(reading.server_ms)
+        self._switch.fold(reading, sent_at_s)
+        return self._ears.deaf_since_s is None
+
+    # -- one pass -------------------------------------------------------------------------------------------------
+
+    async def _pass(self, trigger: str) -> Ended:
+        if not self._switch.begin():
+            return Ended(Outcome.ABORTED, PassResult())
+        name = uuid.uuid4().hex[:12]
+        token = pass_id.set(name)
+        began_at_s = self._clock.now_s()
+        ended = Ended(Outcome.ABORTED, PassResult())
+        try:
+            ended = await self._supervise()
+        finally:
+            took_s = self._clock.now_s() - began_at_s
+            self._report(name, trigger, began_at_s, took_s, ended)
+            self._switch.end(vouched=self._reconciler.vouched)
+            pass_id.reset(token)
+        self.on_pass(ended)
+        return ended
+
+    async def _supervise(self) -> Ended:
+        """Run the reconciler; cancel it once when the pod may no longer act; return when it has really ended."""
+        task = asyncio.create_task(self._reconciler.reconcile(self._checkpoint))
+        changed = self._switch.listen()
+        told = False
+        try:
+            while not task.done():
+                changed.clear()
+                if not told and not self._may_go_on():
+                    told = True
+                    task.cancel()
+                waiter = asyncio.create_task(changed.wait())
+                await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+                waiter.cancel()
+        except asyncio.CancelledError:
+            await _ended(task)
+            raise
+        return _verdict(task)
+
+    def _may_go_on(self) -> bool:
+        try:
+            self._switch.permit()
+        except PassAborted as error:
+            log.warning("pass aborted pass=%s why=%s", pass_id.get(), error)
+            return False
+        return True
+
+    def _report(self, name: str, trigger: str, began_at_s: float, took_s: float, ended: Ended) -> None:
+        result = ended.result
+        self._evidence.passes_count += 1
+        self._evidence.last_pass = PassLine(
+            id=name,
+            outcome=ended.outcome,
+            trigger=trigger,
+            began_at_ms=self._evidence.ms_at(began_at_s),
+            took_s=round(took_s, 3),
+            counts=dict(result.counts),
+            errors=tuple(text[:300] for text in result.errors[:5]),
+            reverted=tuple(result.reverted[:20]),
+        )
+        counts = " ".join(f"{word}={count}" for word, count in result.counts.items())
+        log.info("pass ended pass=%s outcome=%s took_s=%.3f %s", name, ended.outcome, took_s, counts)
+        for text in result.errors:
+            log.error("pass error pass=%s error=%s", name, text)
+        for text in result.reverted:
+            log.warning("change reverted pass=%s name=%s", name, text)
+
+
+def _verdict(task: asyncio.Task[PassResult]) -> Ended:
+    if task.cancelled():
+        return Ended(Outcome.ABORTED, PassResult())
+    error = task.exception()
+    if error is None:
+        return Ended(outcome_of(task.result()), task.result())
+    partial = getattr(error, "result", None)
+    result = partial if isinstance(partial, PassResult) else PassResult()
+    if isinstance(error, PassAborted):
+        return Ended(Outcome.ABORTED, result)
+    said = str(error) if isinstance(error, SkillbusError) else f"{type(error).__name__}: {error}"
+    if not isinstance(error, SkillbusError):
+        log.error("the reconciler raised pass=%s", pass_id.get(), exc_info=error)
+    return Ended(Outcome.FAILED, PassResult(result.counts, (*result.errors, said), result.reverted))
+
+
+async def _ended(task: asyncio.Task[PassResult]) -> None:
+    """Wait until a cancelled pass has ended, however often somebody is impatient meanwhile."""
+    task.cancel()
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            continue

@@ -1,0 +1,264 @@
+"""A pod: one incarnation, with an event loop and a thread of its own: a host's busy loop cannot make it deaf.
+
+One TaskGroup of watch, heartbeat, lease, recorder and loop: if one of them dies, the pod ends, and says so. The latch
+outlives the group: a pod that ended can no more act than one that stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from skillbus.clock import BootClock, Clock
+from skillbus.core.heartbeat import PassLine
+from skillbus.core.latch import CauseKind
+from skillbus.core.ports import Bus, Reconciler
+from skillbus.pod.checkpoint import PodCheckpoint
+from skillbus.pod.evidence import Evidence, Identity
+from skillbus.pod.heartbeat import Heartbeat, keep_lease
+from skillbus.pod.loop import Ended, Loop
+from skillbus.pod.recorder import Recorder
+from skillbus.pod.switch import Standing, Switch
+from skillbus.pod.tombstone import Tombstones
+from skillbus.pod.watch import Ears, Watch
+from skillbus.settings import PodSettings
+
+log = logging.getLogger(__name__)
+
+_STOP_GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Tasks:
+    """What runs inside the pod's loop."""
+
+    bus: Bus
+    heartbeat: Heartbeat
+    watch: Watch
+    recorder: Recorder
+    loop: Loop
+
+
+class Pod:
+    """One pod. ``start`` and ``stop`` it from anywhere, or use it as a (synchronous or asynchronous) context.
+
+    Every method may be called from any thread. The reconciler runs on the pod's own loop.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        reconciler: Reconciler,
+        settings: PodSettings,
+        connect: Callable[[], Bus],
+        clock: Clock | None = None,
+    ) -> None:
+        self.identity = identity
+        self._reconciler = reconciler
+        self._settings = settings
+        self._connect = connect
+        self._clock = clock or BootClock()
+        self._tombstones = Tombstones(settings.state_dir, identity.pod_id)
+        self._switch: Switch | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._tasks: _Tasks | None = None
+        self._evidence: Evidence | None = None
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._listeners: list[Callable[[Standing], None]] = []
+        self._pass_listeners: list[Callable[[Ended], None]] = []
+
+    # -- the host's side ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the pod's thread and return once it turns. Whether it may run yet is for Redis to say.
+
+        Raises:
+            DiskRefused: the state folder could not hold a tombstone.
+            RuntimeError: this pod was started before. A new life needs a new ``Pod``.
+        """
+        if self._thread is not None:
+            raise RuntimeError("this pod was started before: make a new one for a new life")
+        self._tombstones.prepare()
+        settings = self._settings
+        self._switch = Switch(
+            self._clock,
+            settings.lease_s,
+            require_armed=settings.require_armed,
+            tombstones=self._tombstones.load(self.identity.scopes),
+        )
+        self._evidence = Evidence(self.identity, self._clock, settings.lease_s)
+        # A daemon: a user's function that never returns must not keep a process alive that was told to end.
+        self._thread = threading.Thread(target=self._run, name=f"skillbus-{self.identity.pod_id}", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self, grace_s: float = _STOP_GRACE_S) -> bool:
+        """End this pod's life: abort its pass, leave a last heartbeat, join its thread. Persists no kill.
+
+        Returns:
+            Whether the pod was observed quiet, and its thread has ended, within ``grace_s`` seconds.
+        """
+        thread, loop, main = self._thread, self._loop, self._main
+        if thread is None:
+            return True
+        if thread.is_alive() and loop is not None and main is not None:
+            with suppress(RuntimeError):  # the loop has closed meanwhile
+                loop.call_soon_threadsafe(main.cancel)
+        thread.join(grace_s)
+        return not thread.is_alive()
+
+    def kill(self, reason: str) -> None:
+        """Set the latch of this process, for good. Writes no record: other pods and the next start go untouched."""
+        self._started().trip(CauseKind.LOCAL, reason)
+
+    def is_running(self) -> bool:
+        """Whether this pod's loop turns and its latch is not set: it works, or would if it may."""
+        return self._thread is not None and self._thread.is_alive() and not self._started().latched
+
+    @property
+    def standing(self) -> Standing:
+        """Where the pod stands now."""
+        return self._started().standing
+
+    @property
+    def switch(self) -> Switch:
+        """The pod's switch, for whoever shows or trips it."""
+        return self._started()
+
+    @property
+    def last_pass(self) -> PassLine | None:
+        """The last pass that ended."""
+        return self._evidence.last_pass if self._evidence else None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the pod against its will, if anything did."""
+        return self._failure
+
+    def reconcile_now(self) -> None:
+        """Ask for a pass now, through the same gate as any other."""
+        self._started()
+        if self._loop is not None and self._tasks is not None:
+            self._loop.call_soon_threadsafe(self._tasks.loop.request, "manual")
+
+    def on_change(self, listener: Callable[[Standing], None]) -> None:
+        """Call ``listener`` at each change of state or reason, in the pod's thread. Register before ``start``."""
+        self._listeners.append(listener)
+
+    def on_pass(self, listener: Callable[[Ended], None]) -> None:
+        """Call ``listener`` when a pass has ended, in the pod's thread. Register before ``start``."""
+        self._pass_listeners.append(listener)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the pod's thread has ended. Whether it has."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return self._thread is None or not self._thread.is_alive()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+    def _started(self) -> Switch:
+        if self._switch is None:
+            raise RuntimeError("this pod has not been started: call start() first")
+        return self._switch
+
+    # -- the pod's own thread -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._life())
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:  # noqa: BLE001 (the thread's end: it is kept and shown)
+            self._failure = error
+            log.critical("the pod ended against its will", exc_info=error)
+        finally:
+            if self._failure is not None and self._switch is not None:
+                self._switch.trip(CauseKind.LOCAL, f"the pod broke: {self._failure}")
+            self._ready.set()
+
+    async def _life(self) -> None:
+        self._main = asyncio.current_task()
+        self._tasks = tasks = self._build()
+        settings, switch = self._settings, self._started()
+        assert self._evidence is not None  # noqa: S101 (set in start, before this thread)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._tell())
+                group.create_task(tasks.recorder.run())
+                group.create_task(tasks.watch.run())
+                group.create_task(tasks.heartbeat.run(settings.heartbeat_s))
+                group.create_task(keep_lease(switch, self._evidence, self._clock, settings.lease_s))
+                group.create_task(tasks.loop.run(settings.every_s))
+                self._ready.set()
+        finally:
+            await asyncio.shield(self._farewell(tasks))
+
+    def _build(self) -> _Tasks:
+        switch, clock, settings = self._started(), self._clock, self._settings
+        evidence = self._evidence
+        assert evidence is not None  # noqa: S101 (set in start, before this thread)
+        bus = self._connect()
+        ears = Ears(clock, settings.echo_s)
+        checkpoint = PodCheckpoint(switch, bus, self.identity.scopes, clock)
+        recorder = Recorder(switch, bus, self._tombstones, clock)
+        loop = Loop(switch, bus, evidence, ears, clock, self._reconciler, checkpoint)
+        loop.on_pass = self._passed
+        heartbeat = Heartbeat(switch, bus, evidence, ears, recorder, clock, settings.policy_file)
+        watch = Watch(switch, bus, evidence, ears, clock, loop.request, heartbeat.soon)
+        return _Tasks(bus, heartbeat, watch, recorder, loop)
+
+    async def _farewell(self, tasks: _Tasks) -> None:
+        """One last heartbeat: this incarnation ended by itself, and nobody need wonder."""
+        evidence = self._evidence
+        assert evidence is not None  # noqa: S101 (set in start, before this thread)
+        await tasks.recorder.try_once()
+        if evidence.now_ms():
+            await tasks.heartbeat.beat(ended_at_ms=evidence.now_ms())
+        await tasks.bus.close()
+
+    async def _tell(self) -> None:
+        """Log and pass on each change of state, once: retries that change nothing are not news."""
+        changed = self._started().listen()
+        shown: tuple[object, ...] = ()
+        while True:
+            changed.clear()
+            standing = self._started().standing
+            if (standing.state, standing.why) != shown:
+                if not shown or standing.state != shown[0]:
+                    log.info("state state=%s why=%s", standing.state, standing.why or "-")
+                shown = (standing.state, standing.why)
+                for listener in self._listeners:
+                    listener(standing)
+            await changed.wait()
+
+    def _passed(self, ended: Ended) -> None:
+        for listener in self._pass_listeners:
+            listener(ended)

@@ -1,0 +1,137 @@
+"""What follows from a trip: the tombstone on disk, and the record in Redis, each retried until it holds.
+
+Behind the latch, never before it: a slow disk or a silent server delays no stop. The two do not wait for each other.
+Retries of a record end by the epoch rule alone (docs/protocol.md §4), so that no late retry undoes a reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from skillbus.clock import Clock
+from skillbus.core.latch import Drop, Keep, Obeyed, Restore
+from skillbus.core.ports import Bus, Write
+from skillbus.core.scope import Scope
+from skillbus.errors import BusNotReady, SkillbusError
+from skillbus.pod.switch import Switch
+from skillbus.pod.tombstone import Tombstones
+
+log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Carries out the switch's actions, in order, for as long as the pod lives."""
+
+    def __init__(self, switch: Switch, bus: Bus, tombstones: Tombstones, clock: Clock) -> None:
+        self._switch = switch
+        self._bus = bus
+        self._tombstones = tombstones
+        self._clock = clock
+        self._writers: dict[Scope, asyncio.Task[None]] = {}
+        self._pending: dict[Scope, Keep | Drop] = {}
+        self._dirty = asyncio.Event()
+        self._flushing = threading.Lock()
+        self.latch_durable = True
+
+    async def run(self) -> None:
+        """Act on every change, until cancelled. What is on its way to the disk is finished first."""
+        changed = self._switch.listen()
+        disk = asyncio.create_task(self._keep_disk())
+        try:
+            while True:
+                changed.clear()
+                self._take_all()
+                await changed.wait()
+        finally:
+            tasks = [disk, *self._writers.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._take_all(write=False)
+            await asyncio.to_thread(self._flush)
+
+    def _take_all(self, *, write: bool = True) -> None:
+        while self._switch.actions:
+            action = self._switch.actions.popleft()
+            if isinstance(action, Keep | Drop):
+                scope = action.obeyed.scope if isinstance(action, Keep) else action.scope
+                self._pending[scope] = action
+                self._dirty.set()
+            elif isinstance(action, Restore) and write:
+                self._write(action.obeyed)
+
+    # -- tombstones -----------------------------------------------------------------------------------------------
+
+    async def _keep_disk(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            await asyncio.to_thread(self._flush)
+            if self._pending:
+                await self._clock.wait(self._dirty, 1.0)
+                self._dirty.set()
+
+    def _flush(self) -> None:
+        """Write or remove every pending tombstone; what the disk refuses stays pending."""
+        with self._flushing:
+            for scope, action in list(self._pending.items()):
+                try:
+                    self._carry_out(action)
+                except OSError as error:
+                    if self.latch_durable:
+                        log.error("tombstone refused scope=%s error=%s", scope, error)
+                    self.latch_durable = False
+                    continue
+                if self._pending.get(scope) is action:
+                    del self._pending[scope]
+            self.latch_durable = not self._pending
+
+    def _carry_out(self, action: Keep | Drop) -> None:
+        if isinstance(action, Keep):
+            self._tombstones.keep(action.obeyed)
+        else:
+            self._tombstones.drop(action.scope)
+
+    # -- records --------------------------------------------------------------------------------------------------
+
+    def _write(self, obeyed: Obeyed) -> None:
+        writer = self._writers.get(obeyed.scope)
+        if writer is None or writer.done():
+            self._writers[obeyed.scope] = asyncio.create_task(self._persist(obeyed.scope))
+
+    async def _persist(self, scope: Scope) -> None:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(SkillbusError),
+            wait=wait_random_exponential(multiplier=0.05, max=2.0),
+            sleep=self._clock.sleep,
+        )
+        async for attempt in retrying:
+            with attempt:
+                await self._try(scope)
+
+    async def try_once(self) -> None:
+        """The pod ends: one more attempt for each kill that is not recorded yet. Its tombstone remembers it anyway."""
+        for scope in list(self._switch.memory.obeyed):
+            try:
+                await self._try(scope)
+            except SkillbusError as error:
+                log.warning("record not written before the end scope=%s error=%s", scope, error)
+
+    async def _try(self, scope: Scope) -> None:
+        obeyed = self._switch.memory.obeyed.get(scope)
+        if obeyed is None or obeyed.lifted or obeyed.recorded:
+            return
+        answer = await self._bus.write_record(scope, obeyed.record, obeyed.epoch)
+        if answer.write is Write.SUPERSEDED:
+            log.warning("record not written: the scope was reset since scope=%s", scope)
+            self._switch.lift(scope)
+            return
+        stored = answer.write is not Write.REFUSED
+        self._switch.settle(scope, answer.record, answer.epoch, stored=stored)
+        if not stored:
+            raise BusNotReady(f"the record of {scope} was refused: {answer.refusal}")
+        log.info("record %s scope=%s record=%s", answer.write, scope, answer.record.id)

@@ -1,0 +1,103 @@
+"""The one composition root: settings -> bus, clock, reconciler -> pod and control. Nothing else knows all the rooms."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skillbus.bus.connect import Endpoint
+from skillbus.clock import BootClock
+from skillbus.core.ports import Bus, Reconciler
+from skillbus.core.scope import Fleet
+from skillbus.pod.evidence import Identity
+from skillbus.pod.pod import Pod
+from skillbus.settings import BusSettings, PodSettings, Settings, default_pod_id
+
+if TYPE_CHECKING:
+    from skillbus.bus.operator_bus import OperatorBus
+
+
+def endpoint_of(bus: BusSettings) -> Endpoint:
+    """Where Redis is and who we are there."""
+    return Endpoint(
+        url=bus.redis_url.get_secret_value(),
+        username=bus.redis_username,
+        password=bus.redis_password.get_secret_value() if bus.redis_password else None,
+        timeout_s=bus.command_timeout_s,
+    )
+
+
+def embed(
+    function: Callable[..., Any], *, every: str | float | None = None, settings: Settings | None = None, **given: Any
+) -> Pod:
+    """A pod around ``function``, ready to ``start``: ``with skillbus.embed(work, every="5m"): …``.
+
+    Args:
+        function: what to do in each pass, sync or async, with no argument or with the checkpoint. It runs in a thread of
+            its own. Call ``checkpoint()`` before every change: it raises ``PassAborted`` when the pod must stop.
+        every: from one pass to the next: seconds, or ``"5m"``. Default: ``SKILLBUS_EVERY``, a day.
+        settings: loaded settings; default: ``Settings.load(**given)``, from the environment.
+        given: single settings by name, for example ``fleet="prod"``, ``redis_url="redis://…"``, ``pod_id="web-1"``.
+
+    Raises:
+        BadSettings: a setting cannot be used.
+    """
+    from skillbus.reconcilers.callback import CallbackReconciler
+
+    loaded = settings or Settings.load(**({"every_s": every} | given if every is not None else given))
+    work = f"{Path.cwd()}\0{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
+    return pod_of(loaded, CallbackReconciler(function), work=work)
+
+
+def command_pod(settings: Settings, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Pod:
+    """A pod around a program, under its guard."""
+    from skillbus.reconcilers.command import CommandReconciler
+
+    reconciler = CommandReconciler(argv, settings.pod.stop_grace_s, BootClock(), environ)
+    return pod_of(settings, reconciler, work=f"{Path.cwd()}\0{' '.join(argv)}")
+
+
+def skills_pod(settings: Settings) -> Pod:
+    """A pod with the built-in skills reconciler."""
+    from skillbus.skills.reconciler import SkillsReconciler
+
+    options = skills_options(settings)
+    return pod_of(settings, SkillsReconciler(options, BootClock()), work=repr(options.targets))
+
+
+def skills_options(settings: Settings) -> Any:
+    """What the skills reconciler is to do."""
+    raise NotImplementedError
+
+
+def pod_of(settings: Settings, reconciler: Reconciler, *, work: str) -> Pod:
+    """A pod around any reconciler. ``work`` says what it does, to tell pods on one host apart."""
+    identity = Identity(
+        fleet=Fleet(settings.bus.fleet),
+        pod_id=settings.pod.pod_id or default_pod_id(work),
+        groups=settings.pod.groups,
+        incarnation=uuid.uuid4().hex,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+    )
+    endpoint = endpoint_of(settings.bus)
+    return Pod(identity, reconciler, settings.pod, lambda: _bus(identity, endpoint))
+
+
+def _bus(identity: Identity, endpoint: Endpoint) -> Bus:
+    from skillbus.bus.redis_bus import RedisBus
+
+    return RedisBus(identity.fleet, endpoint, f"skillbus-pod-{identity.pod_id}")
+
+
+def operator_bus(settings: Settings) -> OperatorBus:
+    """A connection with an operator's credentials."""
+    from skillbus.bus.operator_bus import OperatorBus
+
+    return OperatorBus(Fleet(settings.bus.fleet), endpoint_of(settings.bus))
