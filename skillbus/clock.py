@@ -1,7 +1,7 @@
-"""The only reader of time. Tests pass a fake with the same four verbs.
+"""The only reader of time. Tests pass a fake.
 
 Every lease, deadline and age is measured on the boot-time clock, which goes on while a machine is suspended
-(CLOCK_MONOTONIC does not, and the wall clock can be set). The wall clock is read nowhere.
+(CLOCK_MONOTONIC does not, and the wall clock can be set). The wall clock is only ever shown.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 def boottime_s() -> float:
     """Seconds since boot, suspension included. Comparable between the processes of one machine."""
     return time.clock_gettime(_CLOCK)
+
+
+def wall_ms() -> int:
+    """This machine's wall clock, milliseconds since 1970: to be shown beside an order, and never compared."""
+    return time.time_ns() // 1_000_000
 
 
 class Clock(Protocol):

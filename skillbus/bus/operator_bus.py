@@ -161,10 +161,10 @@ class OperatorBus:
             raw = await self._client.xadd(self.fleet.audit_key, dict(entry), maxlen=AUDIT_LIMIT, approximate=True)
         return str(raw.decode())
 
-    async def audited_since(self, since_ms: int) -> list[tuple[int, dict[str, str]]]:
-        """``(server time in ms, entry)`` of the audit stream from ``since_ms`` on, the oldest first."""
+    async def audit_tail(self, count: int = 1000) -> list[tuple[int, dict[str, str]]]:
+        """``(server time in ms, entry)`` of the audit stream, the newest first."""
         with translated(self.endpoint):
-            rows = await self._client.xrange(self.fleet.audit_key, min=max(0, since_ms), max="+", count=1000)
+            rows = await self._client.xrevrange(self.fleet.audit_key, count=count)
         return [(int(i.split(b"-")[0]), {_text(k): _text(v) for k, v in fields.items()}) for i, fields in rows]
 
     async def fleets(self) -> list[tuple[str, int]]:

@@ -1,0 +1,24 @@
+"""``skillbus config``: what is in force, and where it came from."""
+
+from __future__ import annotations
+
+from skillbus.cli.options import FleetOption, Output, OutputOption, RedisOption, settings_for
+from skillbus.cli.output import print_json, spoken, stdout
+
+
+def config(output: OutputOption = Output.TABLE, fleet: FleetOption = None, redis: RedisOption = None) -> None:
+    """Show the settings in force and where each came from; secrets are masked."""
+    with spoken("config", output):
+        from rich.table import Table
+
+        from skillbus.settings import origins
+
+        given = frozenset(name for name, value in (("fleet", fleet), ("redis_url", redis)) if value is not None)
+        rows = origins(settings_for(fleet, redis), given)
+        if output is Output.JSON:
+            print_json("config", {"settings": [{"name": n, "value": v, "from": f} for n, v, f in rows]})
+            return
+        table = Table("setting", "value", "from", box=None, pad_edge=False)
+        for name, value, source in rows:
+            table.add_row(name, value.replace("[", "\\["), source)
+        stdout().print(table)

@@ -1,0 +1,68 @@
+"""Options that every command has, and the settings they make."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from skillbus.core.scope import Scope
+    from skillbus.settings import Settings
+
+
+class Output(StrEnum):
+    """How a command prints: for people, or for programs (with a ``schema_version``, on stdout alone)."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print: table or json.")]
+FleetOption = Annotated[str | None, typer.Option("--fleet", help="The fleet. [env: SKILLBUS_FLEET]")]
+RedisOption = Annotated[
+    str | None,
+    typer.Option("--redis", help="Where Redis is, without a password. [env: SKILLBUS_REDIS_URL]"),
+]
+GroupOption = Annotated[str | None, typer.Option("--group", help="Only this group of the fleet.")]
+PodOption = Annotated[str | None, typer.Option("--pod", help="Only this pod.")]
+ByOption = Annotated[str | None, typer.Option("--by", help="Who says so. Default: you, on this machine.")]
+
+
+def settings_for(fleet: str | None, redis: str | None, **given: Any) -> Settings:
+    """The settings in force, options first. A password on the command line is refused: others can read it there."""
+    from skillbus.errors import BadSettings
+    from skillbus.settings import Settings
+
+    if redis is not None and "@" in redis.split("?", 1)[0] and ":" in redis.split("//", 1)[-1].split("@", 1)[0]:
+        raise BadSettings(
+            "--redis bears a password, which everybody on this machine can read: "
+            "put it into SKILLBUS_REDIS_PASSWORD, or the URL into SKILLBUS_REDIS_URL"
+        )
+    return Settings.load(fleet=fleet, redis_url=redis, **given)
+
+
+def scope_for(settings: Settings, group: str | None, pod: str | None) -> Scope:
+    """The scope that ``--group`` and ``--pod`` name."""
+    from skillbus.core.scope import Fleet
+    from skillbus.errors import BadSettings
+
+    if group is not None and pod is not None:
+        raise BadSettings("--group and --pod exclude each other: give one order for each")
+    fleet = Fleet(settings.bus.fleet)
+    if group is not None:
+        return fleet.group(group)
+    return fleet.scope if pod is None else fleet.pod(pod)
+
+
+def whoami() -> str:
+    """``user@host``."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

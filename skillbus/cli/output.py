@@ -1,0 +1,91 @@
+"""Printing: results to stdout, progress and errors to stderr, exit codes as documented (docs/operators.md §1).
+
+0 ok · 1 error · 2 usage · 3 fleet is killed · 4 Redis unreachable or state unknown · 5 waited, and not every pod is
+proved stopped · 6 drift or validation failure · 130 interrupted
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from skillbus.cli.options import Output
+from skillbus.errors import BadSettings, BusDenied, RetryLater, SkillbusError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SCHEMA_VERSION = 1
+
+OK, ERROR, USAGE, KILLED, UNKNOWN, UNPROVED, DRIFT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
+
+
+def print_json(command: str, fields: dict[str, Any]) -> None:
+    """One JSON object on stdout, and nothing else there."""
+    head = {"schema_version": SCHEMA_VERSION, "command": command}
+    sys.stdout.write(json.dumps({**head, **fields}, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """A line for a person, beside the result: stderr."""
+    typer.echo(text, err=True)
+
+
+def stdout() -> Console:
+    """Tables and sentences; honours NO_COLOR and the terminal's width."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def stderr() -> Console:
+    """Progress."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def exit_code_of(error: SkillbusError) -> int:
+    """The documented exit code for an error."""
+    if isinstance(error, BadSettings):
+        return USAGE
+    if isinstance(error, RetryLater | BusDenied):
+        return UNKNOWN
+    return int(getattr(error, "exit_code", ERROR))
+
+
+@contextmanager
+def spoken(command: str, output: Output) -> Iterator[None]:
+    """Errors become one sentence on stderr (and a JSON object on stdout, if asked for) and the documented exit code."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        say("skillbus: interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(ERROR) from None
+    except SkillbusError as error:
+        fail(command, output, str(error), exit_code_of(error))
+    except Exception as error:
+        if os.environ.get("SKILLBUS_DEBUG"):
+            raise
+        text = f"{type(error).__name__}: {error} (a defect: please report it; SKILLBUS_DEBUG=1 shows where)"
+        fail(command, output, text, ERROR)
+
+
+def fail(command: str, output: Output, text: str, code: int) -> None:
+    """Say what happened and what to do, and exit."""
+    say(f"skillbus: {text}")
+    if output is Output.JSON:
+        print_json(command, {"error": text, "exit_code": code})
+    raise typer.Exit(code)

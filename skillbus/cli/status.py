@@ -1,0 +1,155 @@
+"""``skillbus status``: the fleet in one sentence, then its pods, stragglers first."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from skillbus.cli.options import FleetOption, Output, OutputOption, RedisOption, settings_for
+from skillbus.cli.output import KILLED, print_json, spoken, stdout
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from skillbus.control.status import Status
+    from skillbus.core.roster import Life, PodView
+    from skillbus.settings import Settings
+
+_ROWS = 200
+_STYLES = {"running": "green", "stopped": "red", "stopping": "bold red", "holding": "yellow", "unconfirmed": "bold red"}
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Redraw until interrupted.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 3 if the fleet is killed.")] = False,
+    output: OutputOption = Output.TABLE,
+    fleet: FleetOption = None,
+    redis: RedisOption = None,
+) -> None:
+    """Show the fleet, its kills and its pods."""
+    with spoken("status", output):
+        settings = settings_for(fleet, redis)
+        if watch:
+            asyncio.run(_watch(settings, output))
+        seen = asyncio.run(_look(settings))
+        if output is Output.JSON:
+            print_json("status", fields_of(seen))
+        else:
+            console = stdout()
+            console.print(headline(seen), markup=False, style="bold")
+            for line in _kill_lines(seen):
+                console.print(line, markup=False)
+            if seen.pods:
+                console.print(_table(seen))
+        if exit_code and seen.fleet_record is not None:
+            raise typer.Exit(KILLED)
+
+
+async def _look(settings: Settings) -> Status:
+    from skillbus.control.status import status as look
+    from skillbus.wiring import operator_bus
+
+    async with operator_bus(settings) as bus:
+        return await look(bus)
+
+
+async def _watch(settings: Settings, output: Output) -> None:
+    """Redraw every second, until interrupted. What cannot be read is said, and the figures are not shown as fresh."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from skillbus.errors import SkillbusError
+
+    with Live(console=stdout(), auto_refresh=False) as live:
+        while True:
+            try:
+                seen = await _look(settings)
+            except SkillbusError as error:
+                live.update(Text(f"UNKNOWN: {error}", style="bold red"), refresh=True)
+            else:
+                if output is Output.JSON:
+                    print_json("status", fields_of(seen))
+                else:
+                    lines = [Text(headline(seen), style="bold"), *(Text(line) for line in _kill_lines(seen))]
+                    live.update(Group(*lines, _table(seen)), refresh=True)
+            await asyncio.sleep(1)
+
+
+def headline(seen: Status) -> str:
+    """One sentence: ``fleet 'prod': RUNNING 44``, ``STOPPING 41/44``, ``STOPPED since …``."""
+    counts = seen.counts()
+    alive = sum(counts[word] for word in ("running", "stopping", "starting", "holding", "stopped"))
+    record = seen.fleet_record
+    name = f"fleet '{seen.fleet}': "
+    if record is not None:
+        quiet = counts["stopped"] + counts["fenced"] + counts["ended"] + counts["lost"] == len(seen.pods)
+        if alive and not quiet:
+            return f"{name}STOPPING {counts['stopped']}/{alive}: {record.sentence()}"
+        return f"{name}STOPPED {counts['stopped']}: {record.sentence()}"
+    if not seen.armed:
+        return f"{name}NOT ARMED: its pods hold. A new fleet? run skillbus arm. An old one? its Redis lost its data"
+    others = [f"{count} {word}" for word, count in sorted(counts.items()) if word != "running"]
+    return f"{name}RUNNING {counts['running']}" + (f" ({', '.join(others)})" if others else "")
+
+
+def _kill_lines(seen: Status) -> list[str]:
+    return [f"{scope} is killed: {record.sentence()}" for scope, record in seen.kills]
+
+
+def _table(seen: Status) -> Table:
+    from rich.table import Table
+
+    from skillbus.core.orders import harmless
+
+    table = Table("pod", "state", "heard from", "hears", "last pass", "why", box=None, pad_edge=False)
+    for pod in seen.pods[:_ROWS]:
+        life = _life(pod)
+        word = f"{pod.word} (twin)" if pod.twin else pod.word
+        style = _STYLES.get(pod.word, "")
+        shown = f"[{style}]{word}[/]" if style else word
+        if life is None:
+            table.add_row(pod.pod_id, shown, "-", "-", "-", "in the roster; its evidence has expired")
+            continue
+        hears = "yes" if life.beat.armed else ("-" if life not in pod.current else "DEAF")
+        why = harmless(life.beat.why, 120).replace("[", "\\[")
+        table.add_row(pod.pod_id, shown, f"{life.age_s:.0f} s ago", hears, _last_pass(life), why)
+    if len(seen.pods) > _ROWS:
+        table.add_row(f"… and {len(seen.pods) - _ROWS} more", "", "", "", "", "")
+    return table
+
+
+def _life(pod: PodView) -> Life | None:
+    lives = pod.current or pod.lives
+    return max(lives, key=lambda life: life.beat.beat_at_ms) if lives else None
+
+
+def _last_pass(life: Life) -> str:
+    last = life.beat.last_pass
+    return f"{last.outcome} in {last.took_s:.1f} s" if last else "-"
+
+
+def fields_of(seen: Status) -> dict[str, Any]:
+    """The status as JSON fields."""
+    return {
+        "fleet": seen.fleet,
+        "armed": seen.armed,
+        "server_ms": seen.server_ms,
+        "headline": headline(seen),
+        "kills": [{"scope": str(scope), "record": record.model_dump()} for scope, record in seen.kills],
+        "counts": dict(seen.counts()),
+        "pods": [
+            {
+                "pod": pod.pod_id,
+                "word": pod.word,
+                "twin": pod.twin,
+                "incarnations": [
+                    {"presence": life.presence, "age_s": life.age_s, **life.beat.model_dump(mode="json")}
+                    for life in pod.lives
+                ],
+            }
+            for pod in seen.pods
+        ],
+    }

@@ -1,0 +1,65 @@
+"""``skillbus sync``: reconcile now."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from skillbus.cli.options import ByOption, FleetOption, Output, OutputOption, RedisOption, settings_for, whoami
+from skillbus.cli.output import ERROR, UNPROVED, print_json, spoken, stdout
+
+if TYPE_CHECKING:
+    from skillbus.control.sync import SyncReport
+    from skillbus.settings import Settings
+
+
+def sync(
+    timeout: Annotated[str, typer.Option("--timeout", help="How long to wait for the passes.")] = "60s",
+    by: ByOption = None,
+    output: OutputOption = Output.TABLE,
+    fleet: FleetOption = None,
+    redis: RedisOption = None,
+) -> None:
+    """Ask every pod for a pass now. Refused, with exit code 3, while the fleet is killed."""
+    with spoken("sync", output):
+        from skillbus.errors import BadSettings
+        from skillbus.settings import duration_s
+
+        settings = settings_for(fleet, redis)
+        try:
+            timeout_s = duration_s(timeout)
+        except ValueError as error:
+            raise BadSettings(f"--timeout: {error}") from None
+        report = asyncio.run(_sync(settings, by or whoami(), timeout_s))
+        _print(report, output)
+        if report.missing:
+            raise typer.Exit(UNPROVED)
+        if any(line.outcome != "ok" for _, line in report.passes):
+            raise typer.Exit(ERROR)
+
+
+async def _sync(settings: Settings, by: str, timeout_s: float) -> SyncReport:
+    from skillbus.control.sync import sync as do
+    from skillbus.wiring import operator_bus
+
+    async with operator_bus(settings) as bus:
+        return await do(bus, by=by, timeout_s=timeout_s)
+
+
+def _print(report: SyncReport, output: Output) -> None:
+    if output is Output.JSON:
+        passes = [{"pod": pod_id, **line.model_dump()} for pod_id, line in report.passes]
+        print_json("sync", {"id": report.id, "passes": passes, "missing": list(report.missing)})
+        return
+    console = stdout()
+    for pod_id, line in report.passes:
+        counts = " ".join(f"{word}={count}" for word, count in line.counts.items())
+        console.print(f"{pod_id}: {line.outcome} in {line.took_s:.1f} s {counts}", markup=False)
+        for text in line.errors:
+            console.print(f"  {text}", markup=False)
+    if report.missing:
+        console.print(f"no pass yet: {', '.join(report.missing)}", markup=False, style="bold red")
+    if not report.passes and not report.missing:
+        console.print("no pod is there to ask", markup=False)

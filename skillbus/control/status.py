@@ -1,0 +1,57 @@
+"""What stands where, as Redis tells it: the fleet, its kills, and every pod, stragglers first. It only looks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from skillbus.bus.operator_bus import OperatorBus
+from skillbus.core.orders import KillRecord
+from skillbus.core.roster import PodView, view
+from skillbus.core.scope import Fleet, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A fleet at one moment.
+
+    Attributes:
+        armed: whether its epoch exists.
+        kills: every scope that is killed, the fleet first, with its record.
+        pods: every pod of the roster.
+    """
+
+    fleet: str
+    server_ms: int
+    armed: bool
+    kills: tuple[tuple[Scope, KillRecord], ...]
+    pods: tuple[PodView, ...]
+
+    @property
+    def fleet_record(self) -> KillRecord | None:
+        """The record of the fleet's own kill, if there is one."""
+        return next((record for scope, record in self.kills if not scope.name), None)
+
+    def counts(self) -> Counter[str]:
+        """How many pods there are of each word."""
+        return Counter(pod.word for pod in self.pods)
+
+
+async def status(bus: OperatorBus) -> Status:
+    """Look at the whole fleet."""
+    server_ms, beats = await bus.heartbeats(await bus.pod_ids())
+    scopes = _scopes(bus.fleet, view(server_ms, beats))
+    reading = await bus.read(scopes)
+    kills = [(scope, stored.record) for scope, stored in reading.scopes.items() if stored.record is not None]
+    return Status(
+        fleet=bus.fleet.name,
+        server_ms=reading.server_ms,
+        armed=reading.armed,
+        kills=tuple((scope, KillRecord.parse(raw)) for scope, raw in kills),
+        pods=tuple(view(reading.server_ms, beats)),
+    )
+
+
+def _scopes(fleet: Fleet, pods: list[PodView]) -> list[Scope]:
+    groups = sorted({group for pod in pods for life in pod.lives for group in life.beat.groups})
+    return [fleet.scope, *(fleet.group(group) for group in groups), *(fleet.pod(pod.pod_id) for pod in pods)]
