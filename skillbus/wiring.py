@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
-import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +15,11 @@ from skillbus.core.ports import Bus, Reconciler
 from skillbus.core.scope import Fleet
 from skillbus.pod.evidence import Identity
 from skillbus.pod.pod import Pod
-from skillbus.settings import BusSettings, PodSettings, Settings, default_pod_id
+from skillbus.settings import BusSettings, Settings, default_pod_id
 
 if TYPE_CHECKING:
     from skillbus.bus.operator_bus import OperatorBus
+    from skillbus.skills.options import SkillsOptions
 
 
 def endpoint_of(bus: BusSettings) -> Endpoint:
@@ -39,8 +38,8 @@ def embed(
     """A pod around ``function``, ready to ``start``: ``with skillbus.embed(work, every="5m"): …``.
 
     Args:
-        function: what to do in each pass, sync or async, with no argument or with the checkpoint. It runs in a thread of
-            its own. Call ``checkpoint()`` before every change: it raises ``PassAborted`` when the pod must stop.
+        function: what to do in each pass, sync or async, with no argument or with the checkpoint. It runs in a thread
+            of its own. Call ``checkpoint()`` before every change: it raises ``PassAborted`` when the pod must stop.
         every: from one pass to the next: seconds, or ``"5m"``. Default: ``SKILLBUS_EVERY``, a day.
         settings: loaded settings; default: ``Settings.load(**given)``, from the environment.
         given: single settings by name, for example ``fleet="prod"``, ``redis_url="redis://…"``, ``pod_id="web-1"``.
@@ -68,12 +67,35 @@ def skills_pod(settings: Settings) -> Pod:
     from skillbus.skills.reconciler import SkillsReconciler
 
     options = skills_options(settings)
-    return pod_of(settings, SkillsReconciler(options, BootClock()), work=repr(options.targets))
+    roots = " ".join(str(root) for root in options.targets)
+    return pod_of(_with_interval(settings), SkillsReconciler(options, BootClock()), work=roots)
 
 
-def skills_options(settings: Settings) -> Any:
+def skills_options(settings: Settings) -> SkillsOptions:
     """What the skills reconciler is to do."""
-    raise NotImplementedError
+    from skillbus.skills.options import SkillsOptions
+    from skillbus.skills.targets import resolve_targets
+
+    skills = settings.skills
+    targets = resolve_targets(skills.skills_targets, os.environ, Path.home(), Path.cwd())
+    return SkillsOptions(
+        manifests=skills.skills_manifest,
+        targets=tuple(dict.fromkeys(target.user_root for target in targets)),
+        project_targets=tuple(dict.fromkeys(target.project_root for target in targets)),
+        token=skills.skills_token.get_secret_value() if skills.skills_token else None,
+        token_hosts=skills.skills_token_hosts,
+        local_hosts=skills.skills_local_hosts,
+        max_archive_mb=skills.skills_max_archive_mb,
+        strict=skills.skills_strict,
+    )
+
+
+def _with_interval(settings: Settings) -> Settings:
+    """The interval by the name that existing deployments use, unless the pod's own was set."""
+    interval_s = settings.skills.skills_interval_s
+    if interval_s is None or "every_s" in settings.pod.model_fields_set:
+        return settings
+    return Settings(settings.bus, settings.pod.model_copy(update={"every_s": interval_s}), settings.skills)
 
 
 def pod_of(settings: Settings, reconciler: Reconciler, *, work: str) -> Pod:

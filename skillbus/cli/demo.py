@@ -1,7 +1,75 @@
-"""``skillbus demo``: a whole fleet on this machine."""
+"""``skillbus demo``: a whole fleet on this machine, and the story of a stop."""
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
-def demo() -> None:
-    """Run a whole fleet on this machine."""
+import typer
+
+from skillbus.cli.options import Output, OutputOption
+from skillbus.cli.output import ERROR, print_json, spoken, stdout
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from skillbus.demo.stage import Stage
+    from skillbus.demo.story import Step
+
+
+def demo(
+    auto: Annotated[bool, typer.Option("--auto", help="Play the story by itself. Default without a terminal.")] = False,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Redis' port; 0: a free one.")] = 0,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Run a whole fleet on this machine: an embedded Redis, a source of skills, five pods; and stop it."""
+    with spoken("demo", output):
+        from skillbus.demo.stage import stage
+
+        interactive = not auto and output is Output.TABLE and sys.stdin.isatty() and sys.stdout.isatty()
+        with stage(port) as set_up:
+            if interactive:
+                _interactive(set_up, stdout())
+            elif not _auto(set_up, output):
+                raise typer.Exit(ERROR)
+
+
+def _auto(stage: Stage, output: Output) -> bool:
+    from skillbus.demo.stage import play
+
+    console = stdout()
+    if output is Output.TABLE:
+        console.print(f"fleet 'demo' on {stage.redis.url}: {len(stage.pods)} pods, each a process with its own folder")
+
+    def tell(step: Step) -> None:
+        if output is Output.TABLE:
+            mark = "[green]seen[/]    " if step.observed else "[bold red]NOT SEEN[/]"
+            console.print(f"{mark} {step.name} ({step.took_s:.1f} s)")
+            console.print(f"         {step.detail}", markup=False)
+
+    ok, steps = play(stage, tell)
+    if output is Output.JSON:
+        print_json("demo", {"ok": ok, "steps": [asdict(step) for step in steps]})
+    return ok
+
+
+def _interactive(stage: Stage, console: Console) -> None:
+    from skillbus.demo.stage import watch
+
+    url = stage.redis.url
+    lines = [
+        f"fleet 'demo' on {url}: {len(stage.pods)} pods; their skills are under {stage.folder}",
+        "",
+        "Stop them all, from another terminal, with any of:",
+        f'    redis-cli -p {stage.redis.port} PUBLISH skillbus:demo:kill "the manifest is compromised"',
+        f'    skillbus kill "the manifest is compromised" --fleet demo --redis {url}',
+        "Look, and permit a restart:",
+        f"    skillbus status --fleet demo --redis {url}",
+        f'    skillbus reset --fleet demo --redis {url} --confirm demo --reason "it was a rehearsal"',
+        "Here: e + Enter: the source publishes a new edition, slowly · r + Enter: restart pod-1 · q + Enter: end",
+        "",
+    ]
+    for line in lines:
+        console.print(line, markup=False)
+    watch(stage, lambda text: console.print(text, markup=False))

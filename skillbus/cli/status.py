@@ -91,6 +91,8 @@ def headline(seen: Status) -> str:
         return f"{name}STOPPED {counts['stopped']}: {record.sentence()}"
     if not seen.armed:
         return f"{name}NOT ARMED: its pods hold. A new fleet? run skillbus arm. An old one? its Redis lost its data"
+    if counts["stopped"] and counts["stopped"] == alive:
+        return f"{name}STOPPED {alive}: reset; its pods wait for a restart"
     others = [f"{count} {word}" for word, count in sorted(counts.items()) if word != "running"]
     return f"{name}RUNNING {counts['running']}" + (f" ({', '.join(others)})" if others else "")
 
@@ -113,7 +115,9 @@ def _table(seen: Status) -> Table:
         if life is None:
             table.add_row(pod.pod_id, shown, "-", "-", "-", "in the roster; its evidence has expired")
             continue
-        hears = "yes" if life.beat.armed else ("-" if life not in pod.current else "DEAF")
+        hears = "-" if life not in pod.current else ("yes" if life.beat.armed else "DEAF")
+        if life.beat.hears and not life.beat.armed:
+            hears = "not yet"
         why = harmless(life.beat.why, 120).replace("[", "\\[")
         table.add_row(pod.pod_id, shown, f"{life.age_s:.0f} s ago", hears, _last_pass(life), why)
     if len(seen.pods) > _ROWS:

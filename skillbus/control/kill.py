@@ -83,7 +83,7 @@ class Kill:
         certificate = None
         fleets: tuple[tuple[str, int], ...] = ()
         if self.wait:
-            certificate = await self._proved(standing, answers.server_ms)
+            certificate = await self._proved(standing, answers)
             if not certificate.lines:
                 with suppress(SkillbusError):
                     fleets = tuple(await self.bus.fleets())
@@ -138,10 +138,10 @@ class Kill:
 
     # -- the proof ------------------------------------------------------------------------------------------------
 
-    async def _proved(self, record: KillRecord, order_ms: int) -> Certificate:
+    async def _proved(self, record: KillRecord, answers: OrderAnswers) -> Certificate:
         subscription = await self._subscribed()
         try:
-            return await self._follow(subscription, record, order_ms)
+            return await self._follow(subscription, record, answers)
         finally:
             if subscription is not None:
                 await subscription.close()
@@ -151,7 +151,10 @@ class Kill:
             return await self.bus.subscribe([self.bus.fleet.events_channel])
         return None
 
-    async def _follow(self, subscription: RedisSubscription | None, record: KillRecord, order_ms: int) -> Certificate:
+    async def _follow(
+        self, subscription: RedisSubscription | None, record: KillRecord, answers: OrderAnswers
+    ) -> Certificate:
+        order_ms, writable = answers.server_ms, not isinstance(answers.recorded, SkillbusError)
         deadline_s = boottime_s() + self.timeout_s
         who: frozenset[Incarnation] | None = None
         ids: list[str] = []
@@ -162,7 +165,7 @@ class Kill:
                     ids = await self.bus.pod_ids()
                 now_ms = await self._look(ids)
                 who = expected(order_ms, self._known(), self.scope) if who is None else who
-                certificate = certify(record, self.scope, order_ms, who, now_ms, self._known())
+                certificate = certify(record, self.scope, order_ms, who, now_ms, self._known(), writable=writable)
                 self.on_progress(certificate)
                 ids = sorted({line.pod_id for line in certificate.unconfirmed})
             remaining_s = deadline_s - boottime_s()

@@ -123,19 +123,24 @@ def certify(
     who: frozenset[Incarnation],
     now_ms: int,
     heartbeats: Mapping[str, Sequence[Heartbeat]],
+    *,
+    writable: bool = True,
 ) -> Certificate:
     """The certificate as of ``now_ms``.
 
     Args:
         order_ms: server time of the order.
         who: the incarnations expected when it was given.
+        writable: whether the server takes writes. If not, silence proves nothing: a pod may beat in vain.
     """
     beats = {(pod_id, beat.incarnation): beat for pod_id, found in heartbeats.items() for beat in found}
-    lines = [_line(who_id, beats.get(who_id), record, order_ms, now_ms) for who_id in sorted(who)]
+    lines = [_line(who_id, beats.get(who_id), record, order_ms, now_ms, writable) for who_id in sorted(who)]
     return Certificate(record, scope, tuple(lines))
 
 
-def _line(who: Incarnation, beat: Heartbeat | None, record: KillRecord, order_ms: int, now_ms: int) -> Line:
+def _line(
+    who: Incarnation, beat: Heartbeat | None, record: KillRecord, order_ms: int, now_ms: int, writable: bool
+) -> Line:
     pod_id, incarnation = who
     if beat is None:
         return Line(pod_id, incarnation, Proof.UNCONFIRMED, 0.0, 0, 0, "its evidence is gone")
@@ -148,6 +153,9 @@ def _line(who: Incarnation, beat: Heartbeat | None, record: KillRecord, order_ms
         return Line(pod_id, incarnation, Proof.STOPPED, seconds, beat.ended_at_ms, beat.beat_at_ms, note)
     if not beat.vouched:
         note = "it cannot prove that its work has ended: end its processes by hand"
+        return Line(pod_id, incarnation, Proof.UNCONFIRMED, 0.0, 0, beat.beat_at_ms, note)
+    if presence_of(beat, now_ms) is Presence.FENCED and not writable:
+        note = "silent, but Redis takes no writes, so its silence proves nothing"
         return Line(pod_id, incarnation, Proof.UNCONFIRMED, 0.0, 0, beat.beat_at_ms, note)
     if presence_of(beat, now_ms) is Presence.FENCED:
         note = "silent; its lease has run out"

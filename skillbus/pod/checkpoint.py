@@ -40,12 +40,11 @@ class PodCheckpoint:
         A change that ended with the latch set may have begun behind it: nobody can tell, so it goes.
         """
         self._switch.permit()
-        now_s = self._clock.now_s()
-        if now_s - permit.at_s <= FRESH_READ_AFTER_S:
+        if self._clock.now_s() - permit.at_s <= FRESH_READ_AFTER_S:
             return
         try:
             reading = await self._bus.read(self._scopes)
         except SkillbusError as error:
             raise PassAborted(f"a change took too long, and the record cannot be read behind it: {error}") from error
-        self._switch.fold(reading, now_s)
+        self._switch.fold(reading)
         self._switch.permit()

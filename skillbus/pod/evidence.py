@@ -47,10 +47,14 @@ class Evidence:
         self.last_pass: PassLine | None = None
         self.passes_count = 0
 
-    def note_server_ms(self, server_ms: int) -> None:
-        """The server has just told its time."""
+    def note_server_ms(self, server_ms: int, sent_at_s: float) -> None:
+        """The server told its time, in the answer to a request sent at ``sent_at_s`` (boot-time clock).
+
+        It read its clock after that instant, so ours runs ahead by the way there at most. Ahead is the honest side: no
+        pod claims to have been quiet, or its lease to have ended, earlier than it was.
+        """
         self._server_ms = server_ms
-        self._server_ms_at_s = self._clock.now_s()
+        self._server_ms_at_s = sent_at_s
 
     def now_ms(self) -> int:
         """Server time now, milliseconds; 0 while no server ever told its own."""

@@ -85,22 +85,25 @@ class Heartbeat:
         echo = f"{identity.incarnation}:{self._beats_count}".encode()
         sent_at_s = self._clock.now_s()
         hint = essence != self._shown or bool(ended_at_ms)
+        self._ears.speak(echo)
         try:
             reading = await self._bus.beat(identity.scopes, identity.pod_id, heartbeat, echo, hint=hint)
         except SkillbusError as error:
             self._failed(error)
             return False
         self._evidence.last_error = reading.refusal
-        self._evidence.note_server_ms(reading.server_ms)
+        self._evidence.note_server_ms(reading.server_ms, sent_at_s)
         self._shown = essence
-        self._ears.expect(echo)
-        self._switch.fold(reading, sent_at_s)
+        self._ears.spoke(sent=True)
+        self._switch.fold(reading)
+        self._switch.renew(sent_at_s)
         await self._forget(reading.incarnations_count)
         return True
 
     def _failed(self, error: SkillbusError) -> None:
         """An unreachable Redis is what the lease is for. A definite answer that forbids holds at once."""
         self._evidence.last_error = str(error)
+        self._ears.spoke(sent=False)
         if not isinstance(error, BusUnreachable):
             self._switch.hold("bus", str(error))
 

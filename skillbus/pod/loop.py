@@ -112,8 +112,8 @@ class Loop:
             self._evidence.last_error = str(error)
             log.warning("no cycle: the record cannot be read error=%s", error)
             return False
-        self._evidence.note_server_ms(reading.server_ms)
-        self._switch.fold(reading, sent_at_s)
+        self._evidence.note_server_ms(reading.server_ms, sent_at_s)
+        self._switch.fold(reading)
         return self._ears.deaf_since_s is None
 
     # -- one pass -------------------------------------------------------------------------------------------------

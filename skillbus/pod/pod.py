@@ -196,7 +196,7 @@ class Pod:
                 runner.run(self._life())
         except asyncio.CancelledError:
             pass
-        except BaseException as error:  # noqa: BLE001 (the thread's end: it is kept and shown)
+        except BaseException as error:
             self._failure = error
             log.critical("the pod ended against its will", exc_info=error)
         finally:

@@ -38,7 +38,6 @@ from skillbus.core.ports import Permit, Reading
 from skillbus.core.scope import Scope
 from skillbus.errors import PassAborted
 
-
 _switches: weakref.WeakSet[Switch] = weakref.WeakSet()
 
 
@@ -155,17 +154,24 @@ class Switch:
             self._memory, actions = hear(self._memory, scope, record)
             self._take(actions)
 
-    def fold(self, reading: Reading, sent_at_s: float) -> None:
-        """A good read came in. Renews the lease, counted from before its request was sent (docs/protocol.md §3.4)."""
+    def fold(self, reading: Reading) -> None:
+        """A good read came in."""
         with self._lock:
             self._memory, actions = fold(self._memory, reading.scopes)
             self._take(actions)
-            self._lease_ends_at_s = max(self._lease_ends_at_s, sent_at_s + self._lease_s)
             if reading.armed or not self._require_armed:
-                self._holds.pop("armed", None)
+                self.release("armed")
             else:
-                self._holds["armed"] = _not_armed(next(iter(reading.scopes)).fleet)
-            self._holds.pop("bus", None)
+                self.hold("armed", _not_armed(next(iter(reading.scopes)).fleet))
+            self.release("bus")
+
+    def renew(self, sent_at_s: float) -> None:
+        """A heartbeat was answered by a good read: the lease counts from before it was sent (docs/protocol.md §3.4).
+
+        Heartbeats alone renew it, for others reckon its end from the last one (docs/protocol.md, P7).
+        """
+        with self._lock:
+            self._lease_ends_at_s = max(self._lease_ends_at_s, sent_at_s + self._lease_s)
             self._holds.pop("lease", None)
             self._weigh()
 

@@ -26,6 +26,9 @@ from skillbus.pod.switch import Switch
 
 log = logging.getLogger(__name__)
 
+_NAME_LENGTH = 32
+"""An echo begins with its incarnation, 32 hexadecimal digits."""
+
 
 class Ears:
     """Whether, and since when, a pod hears: what watch learns and heartbeat reports.
@@ -40,7 +43,8 @@ class Ears:
     def __init__(self, clock: Clock, echo_s: float) -> None:
         self._clock = clock
         self.echo_s = echo_s
-        self._expected: tuple[bytes, float] | None = None
+        self._spoken: bytes | None = None
+        self._due_at_s: float | None = None
         self.hears: frozenset[str] = frozenset()
         self.heard_at_s: float | None = None
         self.deaf_since_s: float | None = clock.now_s()
@@ -50,33 +54,42 @@ class Ears:
         """Every kill channel was confirmed on the very connection that echoes (docs/protocol.md §3.5)."""
         return self.deaf_since_s is None and self.heard_at_s is not None
 
-    def expect(self, echo: bytes) -> None:
-        """The pod has spoken: ``echo`` must come back. An older one still on its way keeps its deadline."""
-        if self._expected is None:
-            self._expected = (echo, self._clock.now_s())
+    def speak(self, echo: bytes) -> None:
+        """The pod is about to say ``echo``. It may come back before the answer to its sending does."""
+        if self._spoken is None:
+            self._spoken = echo
 
-    def echoed(self, echo: bytes) -> None:
-        """A voice came back; ours, or a twin's, which proves nothing about us."""
-        if self._expected is not None and echo[:32] == self._expected[0][:32]:
-            self._expected = None
-            self.heard_at_s = self._clock.now_s()
+    def spoke(self, *, sent: bool) -> None:
+        """The server took the echo, which must come back from now on; or nobody knows, and nothing is expected."""
+        if not sent:
+            self._spoken = self._due_at_s = None
+        elif self._spoken is not None and self._due_at_s is None:
+            self._due_at_s = self._clock.now_s() + self.echo_s
+
+    def echoed(self, echo: bytes) -> bool:
+        """A voice came back: whether it is ours. A twin's proves nothing about us."""
+        if self._spoken is None or echo[:_NAME_LENGTH] != self._spoken[:_NAME_LENGTH]:
+            return False
+        self._spoken = self._due_at_s = None
+        self.heard_at_s = self._clock.now_s()
+        return True
 
     @property
     def overdue(self) -> bool:
         """Whether an echo should have come back by now."""
-        return self._expected is not None and self._clock.now_s() - self._expected[1] > self.echo_s
+        return self._due_at_s is not None and self._clock.now_s() > self._due_at_s
 
     def opened(self, confirmed: frozenset[str]) -> None:
         """A new connection, on which every channel is confirmed."""
         self.hears = confirmed
         self.deaf_since_s = None
-        self._expected = None
+        self._spoken = self._due_at_s = None
 
     def lost(self) -> None:
         """The connection is gone."""
         self.hears = frozenset()
         self.heard_at_s = None
-        self._expected = None
+        self._spoken = self._due_at_s = None
         if self.deaf_since_s is None:
             self.deaf_since_s = self._clock.now_s()
 
@@ -148,8 +161,8 @@ class Watch:
             self._hold_if_deaf_for_long(error)
             raise
         self._ears.opened(subscription.confirmed)
-        self._evidence.note_server_ms(reading.server_ms)
-        self._switch.fold(reading, sent_at_s)
+        self._evidence.note_server_ms(reading.server_ms, sent_at_s)
+        self._switch.fold(reading)
         self._switch.release("deaf")
         self._on_hearing()
         return subscription
@@ -192,7 +205,9 @@ class Watch:
         if scope is not None:
             self._kill(scope, message.payload)
         elif message.channel == self._echo_channel:
-            self._ears.echoed(message.payload)
+            first = not self._ears.armed
+            if self._ears.echoed(message.payload) and first:
+                self._on_hearing()
         elif message.channel == self._sync_channel:
             self._sync(message.payload)
         elif message.channel == self._drill_channel:
