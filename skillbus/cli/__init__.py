@@ -1,13 +1,55 @@
-"""The command line: one file per family of verbs. Parse, call, print; no logic. Heavy imports inside the commands."""
+"""The command line: one file per family of verbs. Parse, call, print; no logic. Heavy imports inside the commands.
+
+A verb's file is imported when that verb is called, so that a help text, and every other verb, do not pay for it.
+"""
 
 from __future__ import annotations
 
-import typer
+from importlib import import_module
+from typing import Any
 
-from skillbus.cli import config, demo, kill, reset, run, status, sync
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+VERBS = {
+    "kill": ("kill", "Stop a fleet, a group or a pod now, and wait for the proof."),
+    "reset": ("reset", "Permit a restart (admin). Starts nothing."),
+    "arm": ("reset", "Arm a new fleet (admin): until then its pods hold."),
+    "status": ("status", "Show the fleet, its kills and its pods."),
+    "run": ("run", "Run a pod: a reconciler that stops on one message and stays stopped."),
+    "sync": ("sync", "Ask every pod for a pass now."),
+    "config": ("config", "Show the settings in force and where each came from."),
+    "demo": ("demo", "Run a whole fleet on this machine, and stop it."),
+}
+"""Each verb: the file it lives in, and its line in the help."""
+
+
+class Verbs(TyperGroup):
+    """The verbs, each imported when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Every verb, in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb's command; None if there is no such verb."""
+        if cmd_name not in VERBS:
+            return None
+        module = import_module(f"skillbus.cli.{VERBS[cmd_name][0]}")
+        one = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        one.command(cmd_name)(getattr(module, cmd_name))
+        return get_command(one)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The table, without importing what it names."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+
 
 app = typer.Typer(
     name="skillbus",
+    cls=Verbs,
     help="Stop a fleet of reconcilers with one message, know that it stopped, and permit a restart deliberately.",
     no_args_is_help=True,
     add_completion=False,
@@ -15,15 +57,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-app.command("kill")(kill.kill)
-app.command("reset")(reset.reset)
-app.command("arm")(reset.arm)
-app.command("status")(status.status)
-app.command("run")(run.run)
-app.command("sync")(sync.sync)
-app.command("config")(config.config)
-app.command("demo")(demo.demo)
 
 
 def _version(value: bool) -> None:

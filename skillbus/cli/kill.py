@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +18,7 @@ from skillbus.cli.options import (
     settings_for,
     whoami,
 )
-from skillbus.cli.output import ERROR, OK, UNKNOWN, UNPROVED, fail, print_json, say, spoken, stderr, stdout
+from skillbus.cli.output import ERROR, OK, UNKNOWN, UNPROVED, fail, print_json, run_async, say, spoken, stderr, stdout
 
 if TYPE_CHECKING:
     from skillbus.control.kill import KillReport
@@ -53,7 +52,7 @@ def kill(
         scope = scope_for(settings, group, pod)
         order = KillOrder(by=by or whoami(), via="cli", reason=reason, incident=incident)
         if dry_run:
-            asyncio.run(_preview(settings, scope, output))
+            run_async(_preview(settings, scope, output))
             return
         given = {"replicas": replicas, "wait": wait, "until_recorded": until_recorded}
         raise typer.Exit(_give(settings, scope, order, _duration(timeout), given, output))
@@ -89,7 +88,7 @@ def _give(settings: Settings, scope: Scope, order: Any, timeout_s: float, given:
     from skillbus.errors import RetryLater
 
     try:
-        report = asyncio.run(_run(settings, scope, order, timeout_s, given))
+        report = run_async(_run(settings, scope, order, timeout_s, given))
     except RetryLater as error:
         text = f"{error} — pods hold once their lease runs out; the order is NOT stored (--until-recorded keeps trying)"
         fail("kill", output, text, UNKNOWN)

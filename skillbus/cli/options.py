@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +59,9 @@ def scope_for(settings: Settings, group: str | None, pod: str | None) -> Scope:
 
 def whoami() -> str:
     """``user@host``."""
+    import getpass
+    import socket
+
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

@@ -6,12 +6,11 @@ proved stopped · 6 drift or validation failure · 130 interrupted
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -23,14 +22,25 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
+T = TypeVar("T")
+
 OK, ERROR, USAGE, KILLED, UNKNOWN, UNPROVED, DRIFT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
 
 def print_json(command: str, fields: dict[str, Any]) -> None:
     """One JSON object on stdout, and nothing else there."""
+    import json
+
     head = {"schema_version": SCHEMA_VERSION, "command": command}
     sys.stdout.write(json.dumps({**head, **fields}, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` on a loop of its own. Imported here, for a help text needs no event loop."""
+    import asyncio
+
+    return asyncio.run(work)
 
 
 def say(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +19,7 @@ from skillbus.cli.options import (
     settings_for,
     whoami,
 )
-from skillbus.cli.output import ERROR, print_json, say, spoken, stdout
+from skillbus.cli.output import ERROR, print_json, run_async, say, spoken, stdout
 
 if TYPE_CHECKING:
     from skillbus.control.reset import ResetReport
@@ -52,7 +51,7 @@ def reset(
             raise BadSettings('say --reason "…": why is it safe to start again? It goes into the audit')
 
         given = {"reason": reason, "by": by or whoami(), "force": force, "even_recent": even_recent}
-        report = asyncio.run(_do(settings, scope, given, output))
+        report = run_async(_do(settings, scope, given, output))
         _print(report, scope, output)
         if report.killed_again is not None:
             raise typer.Exit(ERROR)
@@ -103,7 +102,7 @@ def arm(
     """Arm a new fleet (admin): until then its pods hold. Lifts no kill."""
     with spoken("arm", output):
         settings = settings_for(fleet, redis)
-        new = asyncio.run(_arm(settings, by or whoami()))
+        new = run_async(_arm(settings, by or whoami()))
         if output is Output.JSON:
             print_json("arm", {"fleet": settings.bus.fleet, "armed": True, "new": new})
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -78,6 +77,8 @@ def _pod(settings: Settings, program: list[str]) -> Pod:
 
 
 def _log_to_stderr() -> None:
+    import logging
+
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
 

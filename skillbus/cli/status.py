@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from skillbus.cli.options import FleetOption, Output, OutputOption, RedisOption, settings_for
-from skillbus.cli.output import KILLED, print_json, spoken, stdout
+from skillbus.cli.output import KILLED, print_json, run_async, spoken, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,8 +31,8 @@ def status(
     with spoken("status", output):
         settings = settings_for(fleet, redis)
         if watch:
-            asyncio.run(_watch(settings, output))
-        seen = asyncio.run(_look(settings))
+            run_async(_watch(settings, output))
+        seen = run_async(_look(settings))
         if output is Output.JSON:
             print_json("status", fields_of(seen))
         else:
@@ -57,6 +56,8 @@ async def _look(settings: Settings) -> Status:
 
 async def _watch(settings: Settings, output: Output) -> None:
     """Redraw every second, until interrupted. What cannot be read is said, and the figures are not shown as fresh."""
+    import asyncio
+
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text

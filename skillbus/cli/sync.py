@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from skillbus.cli.options import ByOption, FleetOption, Output, OutputOption, RedisOption, settings_for, whoami
-from skillbus.cli.output import ERROR, UNPROVED, print_json, spoken, stdout
+from skillbus.cli.output import ERROR, UNPROVED, print_json, run_async, spoken, stdout
 
 if TYPE_CHECKING:
     from skillbus.control.sync import SyncReport
@@ -32,7 +31,7 @@ def sync(
             timeout_s = duration_s(timeout)
         except ValueError as error:
             raise BadSettings(f"--timeout: {error}") from None
-        report = asyncio.run(_sync(settings, by or whoami(), timeout_s))
+        report = run_async(_sync(settings, by or whoami(), timeout_s))
         _print(report, output)
         if report.missing:
             raise typer.Exit(UNPROVED)

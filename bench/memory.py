@@ -1,0 +1,50 @@
+"""Resident memory of an idle pod, before and after its first pass, against a bare subscriber. Limit: 1.5x.
+
+And round trips: the heartbeat's commands are pipelined, so the server sees one read from the socket per heartbeat.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from bench.server import Server
+
+
+def resident_mib(command: list[str], settle_s: float) -> float:
+    """MiB resident of a process once it is ready and has settled."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "ready"
+        time.sleep(settle_s)
+        return float(psutil.Process(process.pid).memory_info().rss) / 2**20
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def run(server: Server, folder: Path) -> list[tuple[str, float, float]]:
+    """``(what, ratio, limit)``."""
+    server.call("FLUSHALL")
+    server.call("SETNX", "skillbus:{bench}:epoch", "0")
+    bare = resident_mib([sys.executable, "-m", "bench.bare", server.url, "x"], 1.0)
+    pod = [sys.executable, "-m", "bench.pod", server.url, "m1", str(folder / "m1")]
+    idle = resident_mib([*pod, "idle"], 3.0)
+    skills = _skills_pod_mib(server, folder)
+    print(f"  resident: bare {bare:.1f} MiB, idle pod {idle:.1f} MiB, skills pod after a pass {skills:.1f} MiB")
+    return [
+        ("resident memory of an idle pod / bare subscriber", idle / bare, 1.5),
+        ("resident memory of a skills pod after its first pass / bare subscriber", skills / bare, 1.5),
+    ]
+
+
+def _skills_pod_mib(server: Server, folder: Path) -> float:
+    manifest = Path(__file__).parent.parent / "examples" / "manifest.yaml"
+    target = folder / "skills"
+    command = [sys.executable, "-m", "bench.skills_pod", server.url, str(folder / "m2"), str(manifest), str(target)]
+    return resident_mib(command, 3.0)

@@ -1,0 +1,176 @@
+"""The rules of names, paths, sizes and digests that every other file here goes by. Pure.
+
+Both sides use them: the child on what it fetched, the pod's process on what the child answered and on what lies on
+the disk. So this imports no parser of foreign bytes, and does no I/O. Sources: docs/skills.md, and the measured
+failures behind it (names that differ by case or Unicode form alone, reserved names, names that no tool can delete).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from skillbus.core.orders import harmless
+from skillbus.errors import BadArchive
+
+MAX_BYTES = 20 * 1024 * 1024
+"""Bytes of all files of one skill."""
+
+MAX_FILES = 2_000
+"""Files and folders of one skill."""
+
+MAX_DEPTH = 16
+MAX_NAME_BYTES = 200
+MAX_PATH_BYTES = 1024
+"""What every tool can still list and delete. Deeper or longer trees make ``rm -r`` itself fail."""
+
+SKILL_FILE = "SKILL.md"
+
+_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_RESERVED = frozenset({"con", "prn", "aux", "nul"} | {f"{word}{n}" for word in ("com", "lpt") for n in "123456789¹²³"})
+_FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """What is known of one file of a skill without its bytes: sha256 in hex, and whether it may be executed."""
+
+    sha256: str
+    executable: bool
+
+
+Facts = Mapping[str, FileFact]
+"""A tree's files by path, ``/`` between folders. Empty folders do not count, as in git."""
+
+
+def tree_digest(facts: Facts) -> str:
+    """The digest of a tree in hex: sha256 over its sorted (path, executable bit, sha256)."""
+    whole = hashlib.sha256()
+    for path in sorted(facts, key=lambda path: path.encode("utf-8", "surrogateescape")):
+        fact = facts[path]
+        mark = b"x" if fact.executable else b"-"
+        whole.update(path.encode("utf-8", "surrogateescape") + b"\0" + mark + b"\0" + fact.sha256.encode() + b"\n")
+    return whole.hexdigest()
+
+
+def is_sha256(text: object) -> bool:
+    """Whether ``text`` is 64 lower-case hex digits."""
+    return isinstance(text, str) and _SHA256.fullmatch(text) is not None
+
+
+def is_skill_name(text: object) -> bool:
+    """1-64 of ``a-z0-9-``, no leading, trailing or double hyphen (agentskills.io's rule)."""
+    return isinstance(text, str) and len(text) <= 64 and _NAME.fullmatch(text) is not None
+
+
+def slug(text: str) -> str:
+    """``text`` as a skill's name: ``My Skill_2`` -> ``my-skill-2``. Empty if nothing of it can be kept."""
+    plain = unicodedata.normalize("NFKD", text[:200]).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].rstrip("-")
+
+
+def checked_path(path: str) -> str:
+    """``path`` itself: relative, ``/`` between parts, and each part a name that is the same everywhere.
+
+    Raises:
+        BadArchive: with the reason.
+    """
+    parts = path.split("/")
+    if len(parts) > MAX_DEPTH:
+        raise BadArchive(f"{_quoted(path)} lies more than {MAX_DEPTH} folders deep")
+    for part in parts:
+        why = _why_not(part)
+        if why:
+            raise BadArchive(f"the name {_quoted(path)} {why}")
+    if len(path.encode()) > MAX_PATH_BYTES:
+        raise BadArchive(f"the path {_quoted(path)} is longer than {MAX_PATH_BYTES} bytes")
+    return path
+
+
+def _why_not(part: str) -> str:
+    if part in {"", ".", ".."}:
+        return "is absolute or leaves its folder"
+    try:
+        if len(part.encode()) > MAX_NAME_BYTES:
+            return f"is longer than {MAX_NAME_BYTES} bytes"
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    if any(unicodedata.category(char) in _FORBIDDEN_CATEGORIES for char in part):
+        return "holds a control or formatting character"
+    if "\\" in part or ":" in part:
+        return "holds a backslash or a colon"
+    if part[-1] in ". ":
+        return "ends with a dot or a space"
+    folded = folded_name(part)
+    if folded == ".git":
+        return "is git's own folder"
+    return "is reserved on Windows" if folded.split(".")[0].rstrip() in _RESERVED else ""
+
+
+def folded_name(name: str) -> str:
+    """Two names with the same fold are one file on some file system (case, or Unicode form)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+class PathSet:
+    """The paths of one tree so far. Says of each whether it can lie beside the others on any file system."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[str, bool]] = {}
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def add(self, path: str, *, folder: bool) -> None:
+        """Take ``path`` in, with the folders above it.
+
+        Raises:
+            BadArchive: it is hostile, or it collides with another.
+        """
+        checked_path(path)
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            self._add_one("/".join(parts[:depth]), folder=True)
+        self._add_one(path, folder=folder)
+
+    def _add_one(self, path: str, *, folder: bool) -> None:
+        folded = folded_name(path)
+        known = self._seen.get(folded)
+        if known is None:
+            self._seen[folded] = (path, folder)
+        elif known[0] != path:
+            raise BadArchive(f"{_quoted(path)} and {_quoted(known[0])} differ by case or Unicode form alone")
+        elif not (folder and known[1]):
+            raise BadArchive(f"{_quoted(path)} is there twice")
+
+
+def shown_url(url: str) -> str:
+    """A URL for people: scheme, host, port and path; never a user, a password, a query or a fragment.
+
+    A path of this machine is shown as it is.
+    """
+    if url.startswith(("/", ".", "~")):
+        return harmless(url)
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+        host = parts.hostname or ""
+    except ValueError:
+        return "a URL that cannot be read"
+    host = f"[{host}]" if ":" in host else host
+    return harmless(f"{parts.scheme}://{host}{port}{parts.path}")
+
+
+def one_of(words: Iterable[str]) -> str:
+    """``a, b or c``, for a sentence."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _quoted(text: str) -> str:
+    return repr(harmless(text.encode("utf-8", "replace").decode(), 120))
