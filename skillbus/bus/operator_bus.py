@@ -168,14 +168,23 @@ class OperatorBus:
         return [(int(i.split(b"-")[0]), {_text(k): _text(v) for k, v in fields.items()}) for i, fields in rows]
 
     async def fleets(self) -> list[tuple[str, int]]:
-        """``(name, pods in the roster)`` of every armed fleet on this Redis, for a person who named the wrong one."""
+        """``(name, pods in the roster)`` of the armed fleets on this Redis, for a person who named the wrong one.
+
+        A fleet whose roster these credentials may not count is listed with 0.
+        """
         names: set[str] = set()
         with translated(self.endpoint):
             async for key in self._client.scan_iter(match="skillbus:{*}:epoch", count=1000):
                 name = Fleet.of_epoch_key(_text(key))
                 if name:
                     names.add(name)
-            return [(name, int(await self._client.zcard(Fleet(name).roster_key))) for name in sorted(names)]
+            async with self._client.pipeline(transaction=False) as pipe:
+                for name in sorted(names):
+                    pipe.zcard(Fleet(name).roster_key)
+                counts = await pipe.execute(raise_on_error=False)
+        return [
+            (name, count if isinstance(count, int) else 0) for name, count in zip(sorted(names), counts, strict=True)
+        ]
 
 
 def _text(raw: Any) -> str:

