@@ -17,6 +17,7 @@ from skillbus.cli.options import (
     scope_for,
     settings_for,
     whoami,
+    words,
 )
 from skillbus.cli.output import ERROR, OK, UNKNOWN, UNPROVED, fail, print_json, run_async, say, spoken, stderr, stdout
 
@@ -50,7 +51,7 @@ def kill(
 
         settings = settings_for(fleet, redis)
         scope = scope_for(settings, group, pod)
-        order = KillOrder(by=by or whoami(), via="cli", reason=reason, incident=incident)
+        order = KillOrder(by=words(by or whoami()), via="cli", reason=words(reason), incident=words(incident))
         if dry_run:
             run_async(_preview(settings, scope, output))
             return
@@ -177,7 +178,8 @@ def _sentences(report: KillReport, replicas: int) -> list[str]:
         lines.append(f"held by {report.replicas} replicas ({replicas} wanted)")
     if report.certificate is not None and not report.certificate.lines:
         others = ", ".join(f"{name} ({count})" for name, count in report.fleets) or "none"
-        lines.append(f"recorded, but no pod is known in {report.scope}; fleets on this Redis: {others}")
+        but = "recorded, but " if report.stands else ""
+        lines.append(f"{but}no pod is known in {report.scope}; fleets on this Redis: {others}")
     return lines
 
 

@@ -57,6 +57,11 @@ def scope_for(settings: Settings, group: str | None, pod: str | None) -> Scope:
     return fleet.scope if pod is None else fleet.pod(pod)
 
 
+def words(text: str) -> str:
+    """What was typed, as text that can be sent: bytes of another encoding are replaced. No reason cannot be given."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def whoami() -> str:
     """``user@host``."""
     import getpass

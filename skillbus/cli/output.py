@@ -6,6 +6,7 @@ proved stopped · 6 drift or validation failure · 130 interrupted
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Coroutine, Iterator
@@ -28,11 +29,11 @@ OK, ERROR, USAGE, KILLED, UNKNOWN, UNPROVED, DRIFT, INTERRUPTED = 0, 1, 2, 3, 4,
 
 
 def print_json(command: str, fields: dict[str, Any]) -> None:
-    """One JSON object on stdout, and nothing else there."""
+    """One JSON object on stdout, and nothing else there. In ASCII: what a reason holds cannot move a terminal."""
     import json
 
     head = {"schema_version": SCHEMA_VERSION, "command": command}
-    sys.stdout.write(json.dumps({**head, **fields}, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json.dumps({**head, **fields}, default=str) + "\n")
     sys.stdout.flush()
 
 
@@ -49,9 +50,11 @@ def say(text: str) -> None:
 
 
 def stdout() -> Console:
-    """Tables and sentences; honours NO_COLOR and the terminal's width."""
+    """Tables and sentences; honours NO_COLOR and the terminal's width, and survives an encoding without our letters."""
     from rich.console import Console
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 

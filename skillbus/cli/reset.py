@@ -18,6 +18,7 @@ from skillbus.cli.options import (
     scope_for,
     settings_for,
     whoami,
+    words,
 )
 from skillbus.cli.output import ERROR, print_json, run_async, say, spoken, stdout
 
@@ -50,7 +51,7 @@ def reset(
         if not reason.strip():
             raise BadSettings('say --reason "…": why is it safe to start again? It goes into the audit')
 
-        given = {"reason": reason, "by": by or whoami(), "force": force, "even_recent": even_recent}
+        given = {"reason": words(reason), "by": words(by or whoami()), "force": force, "even_recent": even_recent}
         report = run_async(_do(settings, scope, given, output))
         _print(report, scope, output)
         if report.killed_again is not None:
@@ -102,7 +103,7 @@ def arm(
     """Arm a new fleet (admin): until then its pods hold. Lifts no kill."""
     with spoken("arm", output):
         settings = settings_for(fleet, redis)
-        new = run_async(_arm(settings, by or whoami()))
+        new = run_async(_arm(settings, words(by or whoami())))
         if output is Output.JSON:
             print_json("arm", {"fleet": settings.bus.fleet, "armed": True, "new": new})
         else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skillbus.cli.options import ByOption, FleetOption, Output, OutputOption, RedisOption, settings_for, whoami
+from skillbus.cli.options import ByOption, FleetOption, Output, OutputOption, RedisOption, settings_for, whoami, words
 from skillbus.cli.output import ERROR, UNPROVED, print_json, run_async, spoken, stdout
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def sync(
             timeout_s = duration_s(timeout)
         except ValueError as error:
             raise BadSettings(f"--timeout: {error}") from None
-        report = run_async(_sync(settings, by or whoami(), timeout_s))
+        report = run_async(_sync(settings, words(by or whoami()), timeout_s))
         _print(report, output)
         if report.missing:
             raise typer.Exit(UNPROVED)

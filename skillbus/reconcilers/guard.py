@@ -182,6 +182,10 @@ class Guard:
         self._pid = 0
         self._exec_errors = -1
         self._exited = False
+        self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        # Where we may: a program that forks thousands of times would leave us no processor to act on.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, -20)
 
     def watch(self) -> None:
         """Start the program and watch over it. Returns when whatever is left must be killed at once."""
@@ -251,7 +255,7 @@ class Guard:
         try:
             self._pid = os.fork()
             if not self._pid:
-                _become(self._argv, guard, errors)
+                _become(self._argv, guard, self._niceness, errors)
         except OSError as error:
             os.write(errors, str(error.errno).encode())
             self._kill_at_s = 0.0
@@ -307,8 +311,6 @@ class Guard:
 
     def end(self) -> None:
         """Kill until the kernel says that there is no child, and so no descendant; then say so."""
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, -20)  # Where we may: thousands of forks share the processors with us.
         self._kill_at_s = 0.0
         pace_s = 0.01
         while not self._is_quiet():
@@ -341,12 +343,14 @@ class Guard:
             os.write(self._link, json.dumps(message).encode() + b"\n")
 
 
-def _become(argv: list[str], guard: int, errors: int) -> None:
+def _become(argv: list[str], guard: int, niceness: int, errors: int) -> None:
     """In the forked child: become the program, and never return. It dies with the guard, should somebody kill that."""
     try:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() == guard:  # Or it died before we asked.
             os.setsid()
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, 0, niceness)
             for name in _SHED:
                 signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
