@@ -7,6 +7,7 @@ is spoken, which its subscriber reads without mistakes. Who retries, and until w
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,9 +94,19 @@ def _keepalive() -> dict[int, int]:
 
 @contextmanager
 def translated(endpoint: Endpoint) -> Iterator[None]:
-    """Whatever the client raises inside becomes an error of ours, with the next step."""
+    """Whatever the client raises inside becomes an error of ours, with the next step.
+
+    A cancellation inside stays one. The client sends with ``asyncio.wait_for``, which before Python 3.12 swallows the
+    cancellation that comes together with its result: the task would go on for ever, and its pod never end.
+    """
+    task = asyncio.current_task()
+    cancels_count = task.cancelling() if task else 0
     try:
-        yield
+        try:
+            yield
+        finally:
+            if task and task.cancelling() > cancels_count:
+                raise asyncio.CancelledError
     except SkillbusError:
         raise
     except Exception as error:

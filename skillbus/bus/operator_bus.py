@@ -17,7 +17,7 @@ from skillbus.bus.subscription import RedisSubscription
 from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.orders import KillRecord
 from skillbus.core.ports import Reading
-from skillbus.core.scope import Fleet, Scope
+from skillbus.core.scope import NAME, Fleet, Scope
 from skillbus.errors import SkillbusError
 
 AUDIT_LIMIT = 100_000
@@ -100,9 +100,10 @@ class OperatorBus:
             return int(await self._client.wait(wanted_count, timeout_ms))
 
     async def pod_ids(self) -> list[str]:
-        """Every pod id in the roster."""
+        """Every pod id in the roster. What cannot be the name of a pod is none, whoever put it there."""
         with translated(self.endpoint):
-            return [raw.decode("utf-8", "replace") for raw in await self._client.zrange(self.fleet.roster_key, 0, -1)]
+            found = [_text(raw) for raw in await self._client.zrange(self.fleet.roster_key, 0, -1)]
+        return [name for name in found if NAME.fullmatch(name)]
 
     async def heartbeats(self, pod_ids: Sequence[str]) -> tuple[int, dict[str, list[Heartbeat]]]:
         """``(server time in ms, evidence by pod id)``. A pod without a hash has an empty list."""
@@ -144,6 +145,11 @@ class OperatorBus:
     async def _read_watched(self, pipe: Any, scope: Scope) -> Reading:
         answers = [await pipe.time(), await pipe.get(scope.epoch_key), await pipe.exists(scope.killed_key), b""]
         return reading_of([scope], answers, self.endpoint)
+
+    async def tidy_roster(self, silent_since_ms: int) -> int:
+        """Remove from the roster whoever has been silent since then; how many (docs/protocol.md §1)."""
+        with translated(self.endpoint):
+            return int(await self._client.zremrangebyscore(self.fleet.roster_key, "-inf", silent_since_ms))
 
     async def arm(self) -> bool:
         """``SETNX epoch 0``, never more. Whether this call armed the fleet."""

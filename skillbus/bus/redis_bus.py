@@ -6,8 +6,8 @@ A read is epochs first, then records, in one round trip. ``EXISTS`` decides, for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis import exceptions as wire
@@ -45,8 +45,9 @@ class RedisBus:
                 pipe.execute_command("ROLE")
                 queue_reads(pipe, scopes)
                 role, *answers = await pipe.execute(raise_on_error=False)
-        _demand_master(role, self._endpoint)
-        return reading_of(scopes, answers, self._endpoint)
+        async with self._resolving_anew():
+            _demand_master(role, self._endpoint)
+            return reading_of(scopes, answers, self._endpoint)
 
     async def beat(
         self, scopes: Sequence[Scope], pod_id: str, heartbeat: Heartbeat, echo: bytes, *, hint: bool
@@ -68,8 +69,18 @@ class RedisBus:
         reading = reading_of(scopes, answers[:reads_count], self._endpoint)
         written = answers[reads_count:]
         count = written[3] if isinstance(written[3], int) else 0
-        refusal = _spoiled(written, self._endpoint)
+        async with self._resolving_anew():
+            refusal = _spoiled(written, self._endpoint)
         return Reading(reading.scopes, reading.server_ms, reading.armed, refusal, count)
+
+    @asynccontextmanager
+    async def _resolving_anew(self) -> AsyncIterator[None]:
+        """A server that is no master any more keeps its name only until that leads elsewhere: connect anew."""
+        try:
+            yield
+        except BusNotReady:
+            await self._client.connection_pool.disconnect()
+            raise
 
     async def forget(self, pod_id: str, incarnations: Sequence[str]) -> None:
         """Remove the evidence of incarnations of this pod that have certainly ended."""

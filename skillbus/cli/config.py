@@ -10,6 +10,7 @@ def config(output: OutputOption = Output.TABLE, fleet: FleetOption = None, redis
     """Show the settings in force and where each came from; secrets are masked."""
     with spoken("config", output):
         from rich.table import Table
+        from rich.text import Text
 
         from skillbus.settings import origins
 
@@ -20,5 +21,5 @@ def config(output: OutputOption = Output.TABLE, fleet: FleetOption = None, redis
             return
         table = Table("setting", "value", "from", box=None, pad_edge=False)
         for name, value, source in rows:
-            table.add_row(name, value.replace("[", "\\["), source)
+            table.add_row(name, Text(value), source)
         stdout().print(table)

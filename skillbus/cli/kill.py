@@ -155,6 +155,7 @@ def _print(report: KillReport, replicas: int, code: int, output: Output) -> None
         console.print(text, markup=False)
     if report.certificate is not None and report.certificate.lines:
         _print_lines(report.certificate)
+        console.print(_percentiles(report.certificate), markup=False)
         console.print(report.certificate.sentence(), markup=False, style="bold")
     if not report.stands:
         say("skillbus: the order is NOT recorded: restarted pods may run. Pods that heard it keep trying to record it")
@@ -203,6 +204,12 @@ def _print_lines(certificate: Certificate) -> None:
     console.print(table)
     if len(lines) > _ROWS:
         console.print(f"… and {len(lines) - _ROWS} more, all of them stopped" if _rest_stopped(lines) else "…")
+
+
+def _percentiles(certificate: Certificate) -> str:
+    found = [certificate.percentile_s(percent) for percent in (50, 99, 100)]
+    times = [f"{seconds * 1000:.0f} ms" for seconds in found if seconds is not None]
+    return f"from order to quiet: p50 {times[0]}, p99 {times[1]}, max {times[2]}" if times else "nobody is stopped yet"
 
 
 def _rest_stopped(lines: list[Any]) -> bool:

@@ -36,12 +36,18 @@ def settings_for(fleet: str | None, redis: str | None, **given: Any) -> Settings
     from skillbus.errors import BadSettings
     from skillbus.settings import Settings
 
-    if redis is not None and "@" in redis.split("?", 1)[0] and ":" in redis.split("//", 1)[-1].split("@", 1)[0]:
+    if redis is not None and _bears_password(redis):
         raise BadSettings(
             "--redis bears a password, which everybody on this machine can read: "
             "put it into SKILLBUS_REDIS_PASSWORD, or the URL into SKILLBUS_REDIS_URL"
         )
     return Settings.load(fleet=fleet, redis_url=redis, **given)
+
+
+def _bears_password(url: str) -> bool:
+    address, _, query = url.partition("?")
+    login, at, _ = address.split("//", 1)[-1].rpartition("@")
+    return bool(at and ":" in login) or "password=" in query
 
 
 def scope_for(settings: Settings, group: str | None, pod: str | None) -> Scope:

@@ -98,7 +98,9 @@ def spoken(command: str, output: Output) -> Iterator[None]:
 
 def fail(command: str, output: Output, text: str, code: int) -> None:
     """Say what happened and what to do, and exit."""
-    say(f"skillbus: {text}")
+    from skillbus.core.orders import harmless
+
+    say(f"skillbus: {harmless(text, 2000)}")
     if output is Output.JSON:
         print_json(command, {"error": text, "exit_code": code})
     raise typer.Exit(code)

@@ -84,9 +84,12 @@ def _print(report: ResetReport, scope: Scope, output: Output) -> None:
         }
         print_json("reset", fields)
         return
+    from skillbus.core.orders import harmless
+
     console = stdout()
     for order in report.lifted:
-        console.print(f'lifted: "{order.reason}" by {order.by or "?"} via {order.via or "?"}', markup=False)
+        said = f'lifted: "{order.reason}" by {order.by or "?"} via {order.via or "?"}'
+        console.print(harmless(said, 1000), markup=False)
     if again is not None:
         who = f" heard by {again.heard_by}" if again.heard_by else ""
         console.print(f"KILLED AGAIN{who}: {again.sentence()}", markup=False, style="bold red")

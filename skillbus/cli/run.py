@@ -41,6 +41,8 @@ def run(
 ) -> None:
     """Run a pod: a reconciler that stops on one message and stays stopped."""
     with spoken("run", output):
+        from skillbus.errors import BadSettings
+
         given: dict[str, Any] = {
             "every_s": every,
             "stop_grace_s": stop_grace,
@@ -50,6 +52,8 @@ def run(
             "skills_targets": tuple(target) if target else None,
         }
         settings = settings_for(fleet, redis, **given)
+        if program and manifest:
+            raise BadSettings("--manifest and a program exclude each other: a pod has one reconciler")
         pod = _pod(settings, program or [])
         _log_to_stderr()
         runner = _Runner(pod, settings.pod.stop_grace_s + _END_GRACE_S)
@@ -68,8 +72,6 @@ def _pod(settings: Settings, program: list[str]) -> Pod:
     from skillbus.wiring import command_pod, skills_pod
 
     if program:
-        if settings.skills.skills_manifest and "SKILLBUS_SKILLS_MANIFEST" not in os.environ:
-            raise BadSettings("--manifest and a program exclude each other: a pod has one reconciler")
         return command_pod(settings, program)
     if not settings.skills.skills_manifest:
         raise BadSettings("nothing to run: give --manifest SRC for skills, or -- PROGRAM ARG… for a program")

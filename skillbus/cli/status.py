@@ -104,6 +104,7 @@ def _kill_lines(seen: Status) -> list[str]:
 
 def _table(seen: Status) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     from skillbus.core.orders import harmless
 
@@ -119,8 +120,8 @@ def _table(seen: Status) -> Table:
         hears = "-" if life not in pod.current else ("yes" if life.beat.armed else "DEAF")
         if life.beat.hears and not life.beat.armed:
             hears = "not yet"
-        why = harmless(life.beat.why, 120).replace("[", "\\[")
-        table.add_row(pod.pod_id, shown, f"{life.age_s:.0f} s ago", hears, _last_pass(life), why)
+        why = Text(harmless(life.beat.why, 120))
+        table.add_row(pod.pod_id, shown, f"{life.age_s:.0f} s ago", hears, Text(harmless(_last_pass(life), 40)), why)
     if len(seen.pods) > _ROWS:
         table.add_row(f"… and {len(seen.pods) - _ROWS} more", "", "", "", "", "")
     return table

@@ -52,12 +52,14 @@ def _print(report: SyncReport, output: Output) -> None:
         passes = [{"pod": pod_id, **line.model_dump()} for pod_id, line in report.passes]
         print_json("sync", {"id": report.id, "passes": passes, "missing": list(report.missing)})
         return
+    from skillbus.core.orders import harmless
+
     console = stdout()
     for pod_id, line in report.passes:
         counts = " ".join(f"{word}={count}" for word, count in line.counts.items())
-        console.print(f"{pod_id}: {line.outcome} in {line.took_s:.1f} s {counts}", markup=False)
+        console.print(harmless(f"{pod_id}: {line.outcome} in {line.took_s:.1f} s {counts}"), markup=False)
         for text in line.errors:
-            console.print(f"  {text}", markup=False)
+            console.print(f"  {harmless(text)}", markup=False)
     if report.missing:
         console.print(f"no pass yet: {', '.join(report.missing)}", markup=False, style="bold red")
     if not report.passes and not report.missing:

@@ -21,6 +21,10 @@ RECENT_MS = 60_000
 """A further order younger than this says that somebody still wants the stop (docs/operators.md §1)."""
 
 
+SILENT_MS = 7 * 24 * 3600 * 1000
+"""A pod that was silent for seven days leaves the roster when an admin comes by (docs/protocol.md §1)."""
+
+
 class ResetRefused(NeedsHuman):
     """Nothing was lifted, for a reason that the operator must weigh."""
 
@@ -101,6 +105,7 @@ class Reset:
         orders = ",".join(order.record_id for order in lifted)[:1024]
         await self.bus.audit({**entry, "reason": self.reason[:1024], "lifted": orders})
         epoch, _ = await self.bus.reset(self.scope)
+        await self.bus.tidy_roster(await self.bus.now_ms() - SILENT_MS)
         on_watch()
         killed_again = await self._watch(watch_s)
         return ResetReport(self.scope, epoch, lifted, await self._waiting(), killed_again)

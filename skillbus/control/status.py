@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from skillbus.bus.operator_bus import OperatorBus
 from skillbus.core.orders import KillRecord
 from skillbus.core.roster import PodView, view
-from skillbus.core.scope import Fleet, Scope
+from skillbus.core.scope import NAME, Fleet, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,5 +53,6 @@ async def status(bus: OperatorBus) -> Status:
 
 
 def _scopes(fleet: Fleet, pods: list[PodView]) -> list[Scope]:
-    groups = sorted({group for pod in pods for life in pod.lives for group in life.beat.groups})
+    found = {group for pod in pods for life in pod.lives for group in life.beat.groups}
+    groups = sorted(group for group in found if NAME.fullmatch(group))  # evidence is whatever a pod wrote
     return [fleet.scope, *(fleet.group(group) for group in groups), *(fleet.pod(pod.pod_id) for pod in pods)]

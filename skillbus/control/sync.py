@@ -42,6 +42,7 @@ async def sync(bus: OperatorBus, *, by: str, timeout_s: float) -> SyncReport:
         raise FleetIsKilled(f"fleet '{bus.fleet.name}' is killed: {record.sentence()}: nothing reconciles until reset")
     name = uuid.uuid4().hex[:12]
     ids = await bus.pod_ids()
+    await bus.audit({"kind": "sync", "scope": "fleet", "by": by, "via": "cli", "id": name})
     await bus.publish(bus.fleet.sync_channel, {"v": 1, "id": name, "by": by})
     deadline_s = boottime_s() + timeout_s
     while True:

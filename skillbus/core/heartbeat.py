@@ -6,12 +6,17 @@ carried on by the boot-time clock. A reader tolerates unknown fields and unreada
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skillbus.core.latch import CauseKind, State
 from skillbus.core.orders import PROTOCOL_VERSION
+
+Millis = Annotated[int, Field(ge=0, le=250_000_000_000_000)]
+"""An instant that can be reckoned with and shown: up to the year 9892. One pod's nonsense must not break a roster."""
+
+LeaseS = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
 class CauseLine(BaseModel):
@@ -54,24 +59,25 @@ class Heartbeat(BaseModel):
     state: State
     why: str = ""
     causes: tuple[CauseLine, ...] = ()
-    beat_at_ms: int
-    started_at_ms: int = 0
-    lease_s: float = 6.0
+    beat_at_ms: Millis
+    started_at_ms: Millis = 0
+    lease_s: LeaseS = 6.0
     armed: bool = False
-    heard_at_ms: int = 0
+    heard_at_ms: Millis = 0
     hears: tuple[str, ...] = ()
     quiet: bool = False
-    quiet_at_ms: int = 0
-    tripped_at_ms: int = 0
+    quiet_at_ms: Millis = 0
+    tripped_at_ms: Millis = 0
     vouched: bool = True
     latch_durable: bool = True
+    ignored_count: int = 0
     passes_count: int = 0
     last_pass: PassLine | None = None
     groups: tuple[str, ...] = ()
     host: str = ""
     pid: int = 0
     version: str = ""
-    ended_at_ms: int = 0
+    ended_at_ms: Millis = 0
 
     @classmethod
     def parse(cls, raw: bytes) -> Self | None:

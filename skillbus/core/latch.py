@@ -187,9 +187,13 @@ def remember(tombstones: Iterable[Obeyed]) -> Memory:
 
 
 def hear(memory: Memory, scope: Scope, record: KillRecord) -> tuple[Memory, list[Action]]:
-    """An order for ``scope`` was heard. A kill already obeyed stays as it is, unless it was lifted since."""
+    """An order for ``scope`` was heard.
+
+    One that is obeyed already stays as it is. Another is a kill anew, for a reset may have come in between that no
+    reading has shown yet: only the writer's transaction can tell. (While one is unsettled, it speaks for both.)
+    """
     known = memory.obeyed.get(scope)
-    if known is not None and not known.lifted:
+    if known is not None and not known.lifted and (known.epoch is None or known.record.id == record.id):
         return memory, []
     heard = Obeyed(scope, record, epoch=None, recorded=False)
     pending = {s: o for s, o in memory.pending.items() if s != scope}

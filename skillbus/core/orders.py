@@ -21,6 +21,10 @@ REASON_LIMIT = 4096
 RECORD_LIMIT = 1024
 """Bytes of a record that anybody reads (docs/protocol.md §2), hence also the most that we write."""
 
+ID_LIMIT = 128
+"""Bytes of an id that anybody keeps: few enough that a record of 1 KiB always holds it whole, however it is escaped."""
+
+_V_LIMIT = 1_000_000
 _JSON_LIMIT = 64 * 1024
 """A payload longer than this is not tried as JSON: nobody's order is that long, and parsing costs time in a stop."""
 
@@ -75,7 +79,7 @@ class KillOrder(BaseModel):
         if value is None:
             head = payload[: REASON_LIMIT + 4].decode("utf-8", "replace")
             return cls(reason=_clean(head, REASON_LIMIT))
-        fields = _text_fields(value, ("id", "at", "by", "via", "incident"), 256)
+        fields = _text_fields(value, ("at", "by", "via", "incident"), 256) | _text_fields(value, ("id",), ID_LIMIT)
         fields |= _text_fields(value, ("reason",), REASON_LIMIT)
         return cls(**{name: text for name, text in fields.items() if text})
 
@@ -123,12 +127,12 @@ class KillRecord(BaseModel):
         value = _json_object(raw)
         if value is None:
             return cls(id=made_id, reason=_clean(raw.decode("utf-8", "replace"), RECORD_LIMIT))
-        known = ("id", "at", "by", "via", "reason", "incident", "heard_by")
-        fields: dict[str, Any] = {name: x for name, x in value.items() if name not in (*known, "v")}
-        fields |= _text_fields(value, known, RECORD_LIMIT)
-        if isinstance(value.get("v"), int):
+        known = ("at", "by", "via", "reason", "incident", "heard_by")
+        fields = {_clean(name, RECORD_LIMIT): x for name, x in value.items() if name not in (*known, "id", "v")}
+        fields |= _text_fields(value, known, RECORD_LIMIT) | _text_fields(value, ("id",), ID_LIMIT)
+        if isinstance(value.get("v"), int) and 0 <= value["v"] <= _V_LIMIT:
             fields["v"] = value["v"]
-        return cls(**({"id": made_id} | fields))
+        return cls(**fields | {"id": fields.get("id") or made_id})
 
     def to_bytes(self) -> bytes:
         """At most 1 KiB: the reason is shortened, then unknown fields are dropped, until it fits."""
@@ -137,7 +141,7 @@ class KillRecord(BaseModel):
             raw = json.dumps(candidate, ensure_ascii=False).encode("utf-8", "replace")
             if len(raw) <= RECORD_LIMIT:
                 return raw
-        return json.dumps({"v": self.v, "id": _clean(self.id, 64)}).encode()
+        return json.dumps({"v": self.v, "id": self.id}, ensure_ascii=False).encode("utf-8", "replace")
 
     def sentence(self) -> str:
         """Who, why and when, for a person: ``"token leaked" by oncall via cli at 2026-01-31T14:02:11.123Z``."""
@@ -155,5 +159,5 @@ def _shrinking(fields: dict[str, Any]) -> list[dict[str, Any]]:
         cut = {"reason": _clean(fields["reason"], limit)}
         full.append(fields | cut)
         plain.append(known | cut)
-    short = {name: _clean(text, 64) if isinstance(text, str) else text for name, text in known.items()}
+    short = {name: _clean(x, 64) if isinstance(x, str) and name != "id" else x for name, x in known.items()}
     return [*full, *plain, short]

@@ -6,6 +6,8 @@ a change that ended too long after its permit counts only once the record has be
 
 from __future__ import annotations
 
+import asyncio
+
 from skillbus.clock import Clock
 from skillbus.core.ports import Bus, Permit
 from skillbus.core.scope import Scope
@@ -37,7 +39,8 @@ class PodCheckpoint:
     async def settle(self, permit: Permit) -> None:
         """Whether the change made with ``permit`` may stay; raises PassAborted if it must be undone.
 
-        A change that ended with the latch set may have begun behind it: nobody can tell, so it goes.
+        A change that ended with the latch set may have begun behind it: nobody can tell, so it goes. A cancellation of
+        the pass while the record is read means the same, so it is the same error: nobody forgets to undo for it.
         """
         self._switch.permit()
         if self._clock.now_s() - permit.at_s <= FRESH_READ_AFTER_S:
@@ -46,5 +49,7 @@ class PodCheckpoint:
             reading = await self._bus.read(self._scopes)
         except SkillbusError as error:
             raise PassAborted(f"a change took too long, and the record cannot be read behind it: {error}") from error
+        except asyncio.CancelledError as error:
+            raise PassAborted("the pass was told to end before its last change had been settled") from error
         self._switch.fold(reading)
         self._switch.permit()

@@ -8,6 +8,7 @@ from skillbus import __version__
 from skillbus.clock import Clock
 from skillbus.core.heartbeat import CauseLine, Heartbeat, PassLine
 from skillbus.core.latch import CauseKind
+from skillbus.core.orders import harmless
 from skillbus.core.scope import Fleet, Scope
 from skillbus.pod.switch import Standing, Switch
 
@@ -34,6 +35,7 @@ class Evidence:
     Attributes:
         last_error: what the last attempt to reach Redis said; empty after a good one.
         last_pass: the last pass that ended.
+        ignored_count: messages on the drill and sync channels that said nothing this pod understands.
     """
 
     def __init__(self, identity: Identity, clock: Clock, lease_s: float) -> None:
@@ -46,6 +48,7 @@ class Evidence:
         self.last_error = ""
         self.last_pass: PassLine | None = None
         self.passes_count = 0
+        self.ignored_count = 0
 
     def note_server_ms(self, server_ms: int, sent_at_s: float) -> None:
         """The server told its time, in the answer to a request sent at ``sent_at_s`` (boot-time clock).
@@ -74,7 +77,7 @@ class Evidence:
         return Heartbeat(
             incarnation=self.identity.incarnation,
             state=standing.state,
-            why=standing.why[:1000],
+            why=harmless(standing.why, 1000),
             causes=cause_lines(switch),
             beat_at_ms=self.now_ms(),
             started_at_ms=self.ms_at(self._started_at_s),
@@ -84,6 +87,7 @@ class Evidence:
             hears=tuple(sorted(hears)),
             latch_durable=latch_durable,
             vouched=switch.vouched,
+            ignored_count=self.ignored_count,
             passes_count=self.passes_count,
             last_pass=self.last_pass,
             groups=self.identity.groups,
@@ -108,13 +112,13 @@ def cause_lines(switch: Switch) -> tuple[CauseLine, ...]:
             kind=CauseKind.RECORD if obeyed.recorded else CauseKind.ORDER,
             scope=obeyed.scope.suffix.lstrip(":") or "fleet",
             record_id=obeyed.record.id,
-            reason=obeyed.record.reason[:300],
-            by=obeyed.record.by[:80],
-            at=obeyed.record.at[:40],
+            reason=harmless(obeyed.record.reason),
+            by=harmless(obeyed.record.by, 80),
+            at=harmless(obeyed.record.at, 40),
             lifted=obeyed.lifted,
             recorded=obeyed.recorded,
         )
         for obeyed in switch.memory.obeyed.values()
     )
-    own = (CauseLine(kind=cause.kind, reason=cause.reason[:300]) for cause in switch.causes)
+    own = (CauseLine(kind=cause.kind, reason=harmless(cause.reason)) for cause in switch.causes)
     return (*kills, *own)

@@ -96,7 +96,8 @@ class Heartbeat:
         self._shown = essence
         self._ears.spoke(sent=True)
         self._switch.fold(reading)
-        self._switch.renew(sent_at_s)
+        if self._ears.ever_opened:
+            self._switch.renew(sent_at_s)
         await self._forget(reading.incarnations_count)
         return True
 

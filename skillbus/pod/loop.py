@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from skillbus.clock import Clock
 from skillbus.core.heartbeat import PassLine
+from skillbus.core.orders import harmless
 from skillbus.core.outcome import Outcome, PassResult, next_delay_s, outcome_of
 from skillbus.core.ports import Bus, Checkpoint, Reconciler
 from skillbus.errors import PassAborted, SkillbusError
@@ -163,24 +164,25 @@ class Loop:
         return True
 
     def _report(self, name: str, trigger: str, began_at_s: float, took_s: float, ended: Ended) -> None:
+        # Whatever a reconciler says can be stored and shown: a name that is no text must not end the heartbeat.
         result = ended.result
         self._evidence.passes_count += 1
         self._evidence.last_pass = PassLine(
             id=name,
             outcome=ended.outcome,
-            trigger=trigger,
+            trigger=harmless(trigger),
             began_at_ms=self._evidence.ms_at(began_at_s),
             took_s=round(took_s, 3),
-            counts=dict(result.counts),
-            errors=tuple(text[:300] for text in result.errors[:5]),
-            reverted=tuple(result.reverted[:20]),
+            counts={harmless(word): count for word, count in result.counts.items()},
+            errors=tuple(harmless(text) for text in result.errors[:5]),
+            reverted=tuple(harmless(text) for text in result.reverted[:20]),
         )
         counts = " ".join(f"{word}={count}" for word, count in result.counts.items())
-        log.info("pass ended pass=%s outcome=%s took_s=%.3f %s", name, ended.outcome, took_s, counts)
+        log.info("pass ended pass=%s outcome=%s took_s=%.3f %s", name, ended.outcome, took_s, harmless(counts))
         for text in result.errors:
-            log.error("pass error pass=%s error=%s", name, text)
+            log.error("pass error pass=%s error=%s", name, harmless(text, 2000))
         for text in result.reverted:
-            log.warning("change reverted pass=%s name=%s", name, text)
+            log.warning("change reverted pass=%s name=%s", name, harmless(text))
 
 
 def _verdict(task: asyncio.Task[PassResult]) -> Ended:

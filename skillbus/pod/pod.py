@@ -246,10 +246,12 @@ class Pod:
         """One last heartbeat: this incarnation ended by itself, and nobody need wonder."""
         evidence = self._evidence
         assert evidence is not None  # noqa: S101 (set in start, before this thread)
-        await tasks.recorder.try_once()
-        if evidence.now_ms():
-            await tasks.heartbeat.beat(ended_at_ms=evidence.now_ms())
-        await tasks.bus.close()
+        try:
+            await tasks.recorder.try_once()
+            if evidence.now_ms():
+                await tasks.heartbeat.beat(ended_at_ms=evidence.now_ms())
+        finally:
+            await tasks.bus.close()
 
     async def _tell(self) -> None:
         """Log and pass on each change of state, once: retries that change nothing are not news."""

@@ -126,6 +126,10 @@ class Recorder:
         if obeyed is None or obeyed.lifted or obeyed.recorded:
             return
         answer = await self._bus.write_record(scope, obeyed.record, obeyed.epoch)
+        if self._switch.memory.obeyed.get(scope) != obeyed:
+            # Another order was heard meanwhile, perhaps behind a reset: this answer says nothing about it.
+            await self._try(scope)
+            return
         if answer.write is Write.SUPERSEDED:
             log.warning("record not written: the scope was reset since scope=%s", scope)
             self._switch.lift(scope)

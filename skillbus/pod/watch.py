@@ -36,6 +36,7 @@ class Ears:
     Attributes:
         hears: the channels confirmed on the present connection.
         heard_at_s: boot-time clock, seconds: the last echo on it; None if there was none yet.
+        ever_opened: whether there was a connection with every channel confirmed. Before that no pod runs (§3.1).
         echo_s: seconds within which an echo must come back.
         deaf_since_s: since when not every kill channel is confirmed, or an echo is overdue; None while hearing.
     """
@@ -46,6 +47,7 @@ class Ears:
         self._spoken: bytes | None = None
         self._due_at_s: float | None = None
         self.hears: frozenset[str] = frozenset()
+        self.ever_opened = False
         self.heard_at_s: float | None = None
         self.deaf_since_s: float | None = clock.now_s()
 
@@ -82,6 +84,7 @@ class Ears:
     def opened(self, confirmed: frozenset[str]) -> None:
         """A new connection, on which every channel is confirmed."""
         self.hears = confirmed
+        self.ever_opened = True
         self.deaf_since_s = None
         self._spoken = self._due_at_s = None
 
@@ -225,12 +228,17 @@ class Watch:
     def _sync(self, payload: bytes) -> None:
         request = _request(payload)
         if request is None:
-            log.warning("sync ignored: its payload is no JSON object with an id bytes=%d", len(payload))
+            self._ignore("sync", payload)
             return
         self._on_sync(str(request["id"])[:64])
 
     def _drill(self, payload: bytes) -> None:
-        log.info("drill ignored: this version does not answer drills bytes=%d", len(payload))
+        self._ignore("drill", payload)  # this version does not answer drills
+
+    def _ignore(self, channel: str, payload: bytes) -> None:
+        """Counted in the pod's own evidence, for a pod may not write the audit (docs/protocol.md §5)."""
+        self._evidence.ignored_count += 1
+        log.warning("message ignored channel=%s bytes=%d", channel, len(payload))
 
 
 def _request(payload: bytes) -> dict[str, Any] | None:

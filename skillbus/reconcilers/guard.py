@@ -7,15 +7,14 @@ when the socket to the pod closes, when the pod's lease is over, and when the gr
 
 It is run by its path, with ``python -I -S``, and imports a handful of standard modules: it starts fast, and nothing
 that a user installs can break it. In a session of its own, so that a terminal's Ctrl-C reaches the pod alone. What it
-is to run comes over the socket and not as arguments, so that ``pkill -f the-program`` does not find the guard.
-
-It is spoken to in lines of JSON over the socket that it is given as standard input:
+is to run comes over the socket and not as arguments, so that ``pkill -f the-program`` does not find the guard. The
+socket is its standard input; the words are lines of JSON:
 
     to the guard   {"run": [argv], "grace": s, "lease": t}   start it, if t is still to come
                    {"lease": t}         the pod may act until t, seconds on the boot-time clock
                    {"stop": s}          SIGTERM to all; what is left after s seconds is killed
     to the pod     {"ready": true}      now ask the checkpoint, and say run
-                   {"began": pid}       the program runs; or {"refused": errno}: it could not be started
+                   {"began": pid}       the program runs; or it cannot be started: {"refused": errno}
                    {"exited": n}        it ended; -n: by signal n. What it left behind gets SIGTERM, and the grace
                    {"lease_over": true} the lease came to its end, so everything is being killed
                    {"quiet": true}      no descendant is left. Never said without proof
@@ -43,11 +42,9 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _NEVER = float("inf")
 _SHED = ("HUP", "INT", "QUIT", "USR1", "USR2", "PIPE", "ALRM", "TERM", "TSTP", "TTIN", "TTOU", "XFSZ", "VTALRM", "PROF")
 """Signals that the guard ignores: none of them may take the handle away. The program gets them at their defaults."""
-_LOOKS = 20
-"""A family that doubles with each look is all found long before; one that sheds its skin with each fork never is."""
-_GRABS, _REAPED_AT_ONCE = 500, 200
-_PACE_LIMIT_S = 1.0
-"""What does not die at SIGKILL (it waits for a disk, or is another user's) is tried again this often."""
+_LOOKS, _GRABS, _REAPED_AT_ONCE, _PACE_LIMIT_S = 10, 1000, 200, 1.0
+"""A family that doubles at each look is all found long before ten; one whose members live no longer than a look, never.
+What does not die at SIGKILL (it waits for a disk, or is another user's) is tried again once a second."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -66,16 +63,15 @@ def all_processes() -> dict[int, tuple[int, str]]:
 def descendants() -> Found:
     """All that descend from this process, zombies included. One look: a busy family can hide somebody from it."""
     seen = all_processes()
-    children: dict[int, list[int]] = {}
+    family: dict[int, list[int]] = {}
     for pid, (parent, _) in seen.items():
-        children.setdefault(parent, []).append(pid)
+        family.setdefault(parent, []).append(pid)
     found: Found = {}
-    waiting = list(children.get(os.getpid(), ()))
+    waiting = [os.getpid()]
     while waiting:
-        pid = waiting.pop()
-        if pid not in found:
+        for pid in family.pop(waiting.pop(), ()):
             found[pid] = seen[pid][1]
-            waiting += children.get(pid, ())
+            waiting.append(pid)
     return found
 
 
@@ -113,22 +109,28 @@ def freeze_and_kill(find: Callable[[], Found]) -> int:
     return len(frozen)
 
 
-def freeze_children() -> None:
+def freeze_children(program: int) -> None:
     """SIGSTOP our own children, without a look at anybody else, until no new one shows up.
 
-    For those who run away by forking and ending, over and over, in a new session each time: no full look at /proc is
-    fast enough to meet one alive, but as orphans they all come by here. A child's id is safe until we collect it.
+    For those who run away by forking and ending, over and over: no full look at /proc is fast enough to meet one alive,
+    but as orphans they all come by here. All but the program are collected on the way, to keep the list short.
     """
     grabbed: set[int] = set()
-    with contextlib.suppress(OSError):  # Not every kernel has the list; then the full look must do.
-        for _ in range(_GRABS):
-            new = {int(pid) for pid in _contents(f"/proc/self/task/{os.getpid()}/children").split()} - grabbed
-            for pid in sorted(new, reverse=True):
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGSTOP)
-            if not new:
-                return
-            grabbed |= new
+    for _ in range(_GRABS):
+        new = children() - grabbed
+        for pid in sorted(new, reverse=True):
+            with contextlib.suppress(PermissionError):
+                os.kill(pid, signal.SIGSTOP)
+        grabbed |= {pid for pid in new if pid == program or not os.waitpid(pid, os.WNOHANG | _WALL)[0]}
+        if not new:
+            return
+
+
+def children() -> set[int]:
+    """Our own children, zombies included. Not every kernel has the list; then nobody, and the full look must do."""
+    with contextlib.suppress(OSError):
+        return {int(pid) for pid in _contents(f"/proc/self/task/{os.getpid()}/children").split()}
+    return set()
 
 
 def _stat(pid: int) -> tuple[int, str] | None:
@@ -151,8 +153,7 @@ class Alarm:
 
     def __init__(self) -> None:
         self.handle: int = _libc.timerfd_create(_CLOCK_BOOTTIME, os.O_CLOEXEC | os.O_NONBLOCK)
-        # Where the kernel has no such timer, poll must be given a pace.
-        self.timeout_ms = None if self.handle >= 0 else 250
+        self.timeout_ms = None if self.handle >= 0 else 250  # A kernel without such timers: poll at a pace.
 
     def set(self, at_s: float) -> None:
         """Ring at ``at_s``, at once if that is over; infinity: never."""
@@ -172,19 +173,15 @@ class Guard:
         signal.set_wakeup_fd(self._ringer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda signum, frame: None)
         self._poll = select.poll()
-        for handle in (link, self._bell, self._alarm.handle):
-            if handle >= 0:
-                self._poll.register(handle, select.POLLIN)
+        for handle in {link, self._bell, self._alarm.handle} - {-1}:
+            self._poll.register(handle, select.POLLIN)
         self._argv: list[str] = []
         self._grace_s = 0.0
-        self._lease_at_s = _NEVER
-        self._kill_at_s = _NEVER
-        self._pid = 0
+        self._lease_at_s = self._kill_at_s = _NEVER
+        self._pid, self._exited = 0, False
         self._exec_errors = -1
-        self._exited = False
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
-        # Where we may: a program that forks thousands of times would leave us no processor to act on.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # Where we may: thousands of forks would leave us no processor to act on.
             os.setpriority(os.PRIO_PROCESS, 0, -20)
 
     def watch(self) -> None:
@@ -222,7 +219,7 @@ class Guard:
             except BlockingIOError:
                 return True
             except OSError:
-                return False
+                data = b""
             if not data:
                 return False
             *lines, self._unread = (self._unread + data).split(b"\n")
@@ -277,10 +274,7 @@ class Guard:
         self._say(**({"refused": int(refusal)} if refusal else {"began": self._pid}))
 
     def _reap(self) -> None:
-        """Collect who has ended, all but the program itself.
-
-        Its zombie stays to the end: as long as it is there, nobody else can get its id or its process group's.
-        """
+        """Collect who has ended, but not the program: while it is there, nobody can get its id or its group's anew."""
         for _ in range(_REAPED_AT_ONCE):
             if not self._pid or self._exited:
                 return
@@ -318,7 +312,7 @@ class Guard:
                 # In one step for all who stayed in its group, those included who are being forked this moment.
                 with contextlib.suppress(OSError):
                     os.killpg(self._pid, signal.SIGSTOP)
-            freeze_children()
+            freeze_children(self._pid)
             freeze_and_kill(descendants)
             select.select((self._bell,), (), (), pace_s)
             _drain(self._bell)
@@ -328,12 +322,12 @@ class Guard:
     def _is_quiet(self) -> bool:
         """Whether nobody is left. Then the program's zombie goes last, and the kernel is asked."""
         self._reap()
-        if self._others() or (self._pid and not self._exited):
+        if self._others() or (self._pid and not self._exited) or children() - {self._pid}:
             return False
         self._pid = 0
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG | _WALL)[0]:
-                pass
+                ...
             return False
         return not descendants()
 

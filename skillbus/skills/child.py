@@ -30,6 +30,7 @@ JOB_S = 180.0
 
 MAX_ANSWER_BYTES = 1 * 1024 * 1024
 _PACKAGE_FOLDER = str(Path(skillbus.__file__).resolve().parent.parent)
+COMMAND: tuple[str, ...] = (sys.executable, "-P", "-X", "utf8", "-m", "skillbus.skills.fetcher")
 _KINDS = ("SourceUnavailable", "BadManifest", "BadBundle", "BadArchive", "DiskRefused")
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -74,7 +75,8 @@ class Child:
     async def _start(self) -> None:
         env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-X", "utf8", "-m", "skillbus.skills.fetcher", str(os.getpid())),
+            *COMMAND,
+            str(os.getpid()),
             stdin=PIPE,
             stdout=PIPE,
             stderr=DEVNULL,

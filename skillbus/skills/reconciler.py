@@ -21,7 +21,7 @@ from skillbus.errors import PassAborted
 from skillbus.skills.options import SkillsOptions
 from skillbus.skills.passing import Passing
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 __all__ = ["ReconcileAborted", "SkillsOptions", "SkillsReconciler"]
 
@@ -60,8 +60,9 @@ class SkillsReconciler:
         """One pass.
 
         Raises:
-            ReconcileAborted: the checkpoint aborted it. Its ``result`` says what was done and what was put back.
-            asyncio.CancelledError: it was cancelled, bearing ``result`` as well.
+            ReconcileAborted: the checkpoint aborted it, be it in a change that a cancellation found under way. Its
+                ``result`` says what was done and what was put back.
+            asyncio.CancelledError: it was cancelled, and nothing had to be put back. It bears ``result``, too.
         """
         passing = Passing(self._options, self._clock, checkpoint)
         try:
@@ -69,11 +70,14 @@ class SkillsReconciler:
         except PassAborted as error:
             raise ReconcileAborted(str(error), passing.result()) from error
         except asyncio.CancelledError as error:
-            error.result = passing.result()  # type: ignore[attr-defined]
+            result = passing.result()
+            if result.reverted:  # A task that was cancelled has no room for a result, and this one must be told.
+                raise ReconcileAborted("the pass was cancelled in a change, which was put back", result) from error
+            error.result = result  # type: ignore[attr-defined]
             raise
         finally:
             await passing.close()
             self._warnings = tuple(passing.warnings)
             for warning in passing.warnings:
-                _log.warning("skills: warning", extra={"warning": warning})
+                log.warning("pass warning warning=%s", warning)
         return passing.result()

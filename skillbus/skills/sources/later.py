@@ -32,7 +32,10 @@ class LaterSource:
 def _kind(url: str) -> str:
     if url.startswith("git+"):
         return "a git+ url"
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
     path = parts.path.rstrip("/")
     if path.endswith(".zip"):
         return "a zip archive"

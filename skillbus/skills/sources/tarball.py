@@ -20,7 +20,7 @@ class TarballSource:
 
     def accepts(self, url: str) -> bool:
         """Whether it is a url of the web."""
-        return urlsplit(url).scheme in {"http", "https"}
+        return url.lower().startswith(("http://", "https://"))
 
     def fetch(self, url: str, access: Access) -> Fetched:
         """The skill inside the archive.

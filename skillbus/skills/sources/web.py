@@ -110,7 +110,7 @@ class Web:
                     self._check_status(response.status, place)
                     yield Answer(response, place, until_s)
                     return
-                url = urljoin(url, response.headers.get("Location", ""))
+                url = _joined(url, response.headers.get("Location", ""), place)
             following = self._place(url)
             if place.scheme == "https" and following.scheme != "https":
                 raise BadManifest(f"{place.shown} redirects from https to plain http, which is refused")
@@ -246,6 +246,13 @@ def _taken_apart(url: str) -> _Place:
     return _Place(parts.scheme, parts.hostname.lower().rstrip("."), port or _PORTS[parts.scheme], target, shown)
 
 
+def _joined(url: str, location: str, place: _Place) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise BadManifest(f"{place.shown} redirects to something that cannot be read as a url") from None
+
+
 def _resolved(place: _Place) -> list[str]:
     try:
         found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
@@ -280,8 +287,9 @@ def _unavailable(place: _Place, error: Exception) -> SourceUnavailable:
         return SourceUnavailable(
             f"{place.shown}: its TLS certificate was not accepted (SSL_CERT_FILE names more roots)"
         )
-    if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError):
-        return SourceUnavailable(f"{place.shown} did not answer in time: it will be tried again")
+    # The first is a kind of the second, though nothing timed out.
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         return SourceUnavailable(f"{place.shown}: no connection to {place.host}:{place.port}: it will be tried again")
+    if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError):
+        return SourceUnavailable(f"{place.shown} did not answer in time: it will be tried again")
     return SourceUnavailable(f"{place.shown}: the answer broke off ({type(error).__name__}): it will be tried again")

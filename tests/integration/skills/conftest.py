@@ -1,0 +1,43 @@
+"""A world for each test."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.skills.world import Server, World, fake_child, server
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Sources, a manifest and a root, empty."""
+    return World(tmp_path)
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose fsync costs nothing, where there is one: for tests of many passes, and of no power cut."""
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=shared, prefix="skillbus-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def in_process() -> Iterator[None]:
+    """Passes use the fake child."""
+    with fake_child():
+        yield
+
+
+@pytest.fixture
+def web() -> Iterator[Server]:
+    """A server on loopback."""
+    with server() as running:
+        yield running

@@ -1,0 +1,331 @@
+"""The child process: what it is kept from, how it ends, and what its parent believes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from skillbus.clock import BootClock
+from skillbus.core.outcome import PassResult
+from skillbus.errors import SourceUnavailable
+from skillbus.skills import child as child_module
+from skillbus.skills.child import Child
+from skillbus.skills.reconciler import SkillsReconciler
+from tests.integration.skills.world import (
+    FakeChild,
+    ScriptedCheckpoint,
+    Server,
+    World,
+    counts,
+    everything,
+    fake_child,
+    skill_text,
+    tarball,
+    visible,
+    write_tree,
+)
+
+SECRET = "canary-token-7f3a"
+
+
+def _slow(server: Server) -> None:
+    """The server sends the head of an answer, and then nothing until the test is over."""
+
+    def route(handler: Any) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.flush()
+        server.release.wait(30)
+
+    server.routes["/slow.tar.gz"] = route
+
+
+def _children() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if "skillbus.skills.fetcher" in one.cmdline()]
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def test_the_pods_process_imports_no_parser() -> None:
+    """PyYAML, the HTTP client, tarfile and zipfile come into the child alone (zipfile: no more than pydantic's own)."""
+    code = """
+        import sys
+        import skillbus.core.ports, skillbus.clock
+        before = set(sys.modules)
+        import skillbus.skills.reconciler, skillbus.skills.targets
+        foreign = {"yaml", "_yaml", "urllib3", "tarfile", "zipfile", "http.client", "requests", "html", "xml"}
+        print(sorted(foreign & (set(sys.modules) - before)))
+        print(sorted({"yaml", "urllib3", "tarfile", "http.client"} & before))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]\n[]"
+
+
+def test_a_pass_with_the_real_child(world: World, web: Server) -> None:
+    """Folder and archive through the real process, one process a pass, and none left."""
+    world.skill("a")
+    web.routes["/b.tar.gz"] = (200, {"ETag": '"1"'}, tarball({"SKILL.md": skill_text("b"), "x.sh": b"#!"}, "b-1/"))
+    world.list(
+        "./skills/a", f"{web.url}/b.tar.gz?sig={SECRET}", "https://github.com/o/r/tree/main/x", "git+https://x/y"
+    )
+    result = world.run(local_hosts=(web.host,))
+    assert counts(result) == {"added": 2}
+    assert [error for error in result.errors if "not supported yet" in error] == list(result.errors)
+    assert len(result.errors) == 2
+    assert {"a/SKILL.md", "b/SKILL.md", "b/x.sh*"} <= set(world.visible())
+    assert SECRET.encode() not in world.visible()["skillbus.lock"]
+    assert len([one for one in web.seen if one.path.startswith("/b.tar.gz")]) == 1  # Looked at and staged by one fetch.
+
+
+def test_cancelled_in_a_fetch_the_child_is_dead_at_once(world: World, web: Server) -> None:
+    """Against a server that hangs: cancelled, the pass ends soon, cancelled, and its process is gone."""
+    _slow(web)
+    world.list(f"{web.url}/slow.tar.gz")
+
+    async def cancelled() -> float:
+        reconciler = SkillsReconciler(world.options(local_hosts=(web.host,), token=SECRET), BootClock())
+        task = asyncio.create_task(reconciler.reconcile(ScriptedCheckpoint()))
+        await _until(web.asked.is_set)
+        (process,) = _children()
+        told = " ".join(process.cmdline()) + repr(process.environ())
+        assert SECRET not in told
+        assert "LEFTOVER_MARK" not in process.environ()
+        began = asyncio.get_running_loop().time()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not process.is_running()
+        return asyncio.get_running_loop().time() - began
+
+    assert asyncio.run(cancelled()) < 0.5
+    assert not (world.root / "slow").exists()
+
+
+def test_a_pass_in_a_loop_of_another_thread(world: World) -> None:
+    """A pod that is embedded in a host runs its loop in a thread of its own; the child does not mind."""
+    world.skill("a")
+    world.list("./skills/a")
+    results: list[PassResult] = []
+    thread = threading.Thread(target=lambda: results.append(world.run()))
+    thread.start()
+    thread.join()
+    assert counts(results[0]) == {"added": 1}
+
+
+def test_the_child_dies_with_the_pod(world: World, web: Server) -> None:
+    """SIGKILL of the process that started it: the kernel ends the child, in the middle of a fetch."""
+    _slow(web)
+    world.list(f"{web.url}/slow.tar.gz")
+    code = f"""
+        from pathlib import Path
+        from tests.integration.skills.world import World
+        World(Path({str(world.folder)!r})).run(local_hosts=({web.host!r},))
+    """
+    pod = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=Path(__file__).parents[3])
+    try:
+        assert web.asked.wait(30)
+        (process,) = psutil.Process(pod.pid).children()
+    finally:
+        pod.kill()
+        pod.wait()
+    psutil.wait_procs([process], timeout=5)
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+BAD_ANSWERS = {
+    "ends": "sys.exit(3)",
+    "crashes": "os.kill(os.getpid(), signal.SIGSEGV)",
+    "rubbish": "print('rubbish')",
+    "no-object": "print('[]')",
+    "another-id": "print(json.dumps({'id': 99, 'ok': {}}))",
+    "both-missing": "print(json.dumps({'id': job['id']}))",
+    "unknown-error": "print(json.dumps({'id': job['id'], 'error': ['SystemExit', 'x']}))",
+    "deep": "print('[' * 100000)",
+    "long": "print('x' * 3000000)",
+    "not-utf8": "sys.stdout.buffer.write(bytes([255, 10]))",
+    "binary": "sys.stdout.buffer.write(bytes(100) + bytes([10]))",
+}
+
+
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+def test_a_child_that_does_not_answer_soundly_costs_one_job(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It is killed, the job fails with a word, and the next job has a new child."""
+    script = f"""
+        import json, os, signal, sys
+        sys.stdin.readline()
+        for line in sys.stdin:
+            job = json.loads(line)
+            if job["id"] == 1:
+                {BAD_ANSWERS[name]}
+                sys.stdout.flush()
+            else:
+                print(json.dumps({{"id": job["id"], "ok": {{"fine": True}}}}), flush=True)
+    """
+    monkeypatch.setattr(child_module, "COMMAND", (sys.executable, "-S", "-c", textwrap.dedent(script)))
+
+    async def two_jobs() -> None:
+        child = Child(world.options(), BootClock())
+        try:
+            with pytest.raises(SourceUnavailable):
+                await child.ask({"job": "look"})
+            assert await child.ask({"job": "look"}) == {"fine": True}
+        finally:
+            await child.kill()
+
+    asyncio.run(two_jobs())
+
+
+def test_an_error_of_the_child_bears_no_token(world: World) -> None:
+    """Even if a parser put it there, the token is taken out of what is shown, and control characters too."""
+    child = Child(world.options(token=SECRET), BootClock())
+    assert str(child._error(["BadArchive", f"x {SECRET} \x1b[31m y"])) == "x ********  [31m y"
+    assert SECRET not in repr(world.options(token=SECRET))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"name": "../evil", "digest": "0" * 64, "ref": ""},
+        {"name": "a/b", "digest": "0" * 64, "ref": ""},
+        {"name": "", "digest": "0" * 64, "ref": ""},
+        {"name": "a", "digest": "x", "ref": ""},
+        {"name": "a", "digest": "0" * 64, "ref": 5},
+        {"name": "a", "digest": "0" * 64, "ref": "r" * 10_000},
+        {"name": ["a"], "digest": "0" * 64, "ref": ""},
+    ],
+)
+def test_a_hostile_look_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
+    """Names and digests are checked again by the parent."""
+    real = FakeChild.ask
+
+    async def hostile(self: FakeChild, job: dict[str, Any]) -> dict[str, Any]:
+        return answer if job["job"] == "look" else await real(self, job)
+
+    monkeypatch.setattr(FakeChild, "ask", hostile)
+    world.skill("a")
+    world.list("./skills/a")
+    with fake_child():
+        result = world.run()
+    assert counts(result) == {}
+    assert "makes no sense" in result.errors[0]
+
+
+def _stage_link(slot: Path) -> None:
+    write_tree(slot, {"SKILL.md": skill_text("a")})
+    (slot / "passwd").symlink_to("/etc/passwd")
+
+
+def _stage_as_link(slot: Path) -> None:
+    slot.symlink_to("/etc")
+
+
+def _stage_hard_link(slot: Path) -> None:
+    slot.mkdir()
+    os.link(slot.parents[3] / "skills/a/SKILL.md", slot / "SKILL.md")
+
+
+def _stage_fifo(slot: Path) -> None:
+    write_tree(slot, {"SKILL.md": skill_text("a")})
+    os.mkfifo(slot / "fifo")
+
+
+def _stage_other(slot: Path) -> None:
+    write_tree(slot, {"SKILL.md": skill_text("a", "poison")})
+
+
+def _stage_bad_name(slot: Path) -> None:
+    write_tree(slot, {"SKILL.md": skill_text("a"), "a\nb": b""})
+
+
+def _stage_many(slot: Path) -> None:
+    write_tree(slot, {"SKILL.md": skill_text("a"), **{f"f{n}": b"" for n in range(2100)}})
+
+
+def _stage_nothing(slot: Path) -> None:
+    pass
+
+
+STAGED = [_stage_link, _stage_as_link, _stage_hard_link, _stage_fifo, _stage_other, _stage_bad_name, _stage_many]
+
+
+@pytest.mark.parametrize("stage", [*STAGED, _stage_nothing])
+def test_a_hostile_stage_is_not_placed(
+    world: World, monkeypatch: pytest.MonkeyPatch, stage: Callable[[Path], None]
+) -> None:
+    """Links, devices, other content, bad names, too much, nothing: the parent looks for itself and places none."""
+    real = FakeChild.ask
+
+    async def hostile(self: FakeChild, job: dict[str, Any]) -> dict[str, Any]:
+        if job["job"] != "stage":
+            return await real(self, job)
+        stage(Path(job["folder"]) / job["slot"])
+        return {}
+
+    monkeypatch.setattr(FakeChild, "ask", hostile)
+    world.skill("a")
+    world.list("./skills/a")
+    before = everything(Path("/etc/passwd"))
+    with fake_child():
+        result = world.run()
+    assert counts(result) == {}
+    assert result.errors
+    assert visible(world.root) == {}
+    assert everything(Path("/etc/passwd")) == before
+
+
+def test_a_bomb_costs_its_own_entry_alone(world: World) -> None:
+    """A frontmatter that crashes C loaders fails its entry; the one behind it is placed, by the same pass."""
+    world.skill("good")
+    bomb = world.folder / "skills/bomb"
+    write_tree(bomb, {"SKILL.md": b"---\na: " + b"[" * 50_000 + b"\n---\n"})
+    world.list("./skills/bomb", "./skills/good")
+    result = world.run()
+    assert counts(result) == {"added": 1}
+    assert len(result.errors) == 1
+    assert "levels deep" in result.errors[0]
+
+
+def test_the_child_has_limits() -> None:
+    """Memory, file size and core are bounded; no rights can be gained; with another parent it ends."""
+    code = """
+        import os, resource as r, sys
+        from skillbus.skills.fetcher import harden, _allow_cpu
+        harden(os.getppid())
+        _allow_cpu()
+        limits = [r.getrlimit(x)[0] for x in (r.RLIMIT_AS, r.RLIMIT_FSIZE, r.RLIMIT_CORE, r.RLIMIT_CPU)]
+        print(all(0 <= x <= 2**30 for x in limits), "NoNewPrivs:\\t1" in open("/proc/self/status").read(), flush=True)
+        harden(1 if os.getppid() != 1 else 2)
+        print("unreachable")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (1, "True True")
+
+
+def test_a_frozen_child_is_killed_when_its_time_is_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer in time: killed, and the job fails. The time is the clock's."""
+    script = "import sys, time; sys.stdin.readline(); time.sleep(60)"
+    monkeypatch.setattr(child_module, "COMMAND", (sys.executable, "-S", "-c", script))
+    monkeypatch.setattr(child_module, "JOB_S", 0.2)
+
+    async def one_job() -> None:
+        child = Child(world.options(), BootClock())
+        with pytest.raises(SourceUnavailable, match="no answer"):
+            await child.ask({"job": "look"})
+
+    asyncio.run(one_job())

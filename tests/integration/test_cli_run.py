@@ -1,0 +1,98 @@
+"""``skillbus run --once`` as a real process: what it did, or that it did nothing, and the exit code that says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.pods import FLEET, arm, ended, environ_of, launched, order, record_of, skillbus
+from tests.servers import RealServer
+
+
+def environ(server: RealServer | str, folder: Path) -> dict[str, str]:
+    """With a state folder of this test's own."""
+    return environ_of(server, SKILLBUS_STATE_DIR=str(folder / "state"), SKILLBUS_POD_ID="one")
+
+
+def test_one_pass_of_a_program(redis_server: RealServer, tmp_path: Path) -> None:
+    """0 when the program ended well; 1 when it failed or cannot be started, with its exit code in the words."""
+    arm(redis_server)
+    env = environ(redis_server, tmp_path)
+    mark = tmp_path / "ran"
+    well = skillbus("run", "--once", "-o", "json", "--", "sh", "-c", f"echo done > {mark}", env=env)
+    assert (well.code, well.json["outcome"], mark.read_text()) == (0, "ok", "done\n"), well
+    failed = launched("run", "--once", "-o", "json", "--pod-id", "two", "--", "sh", "-c", "exit 7", env=env)
+    missing = ended(launched("run", "--once", "-o", "json", "--pod-id", "three", "--", "/no/such/program", env=env))
+    told = ended(failed)
+    assert (told.code, told.json["outcome"]) == (1, "failed"), told
+    assert told.json["errors"] == ["the program 'sh' ended with exit code 7"]
+    assert missing.code == 1, missing
+    assert "cannot be started: No such file or directory" in missing.json["errors"][0]
+
+
+def test_killed_means_nothing_done(redis_server: RealServer, tmp_path: Path) -> None:
+    """A killed fleet: exit 3, the reason on stderr, the program was not started, a tombstone remembers it."""
+    arm(redis_server)
+    order(redis_server, reason="token leaked")
+    mark = tmp_path / "ran"
+    told = skillbus("run", "--once", "-o", "json", "--", "touch", str(mark), env=environ(redis_server, tmp_path))
+    assert told.code == 3, told
+    assert "skillbus: nothing done: fleet 'prod' killed: \"token leaked\" by test" in told.err
+    assert (told.json["state"], told.json["outcome"]) == ("stopped", None)
+    assert not mark.exists()
+    assert len(list((tmp_path / "state" / "tombstones").glob("*.json"))) == 1
+    redis_server.cli("FLUSHALL")
+    arm(redis_server)
+    again = skillbus("run", "--once", "--", "touch", str(mark), env=environ(redis_server, tmp_path))
+    assert (again.code, mark.exists()) == (3, False), again
+    record = record_of(redis_server)
+    assert record is not None, "the one who remembers wrote it back, however short it lived"
+    assert record.reason == "token leaked"
+
+
+def test_unknown_means_nothing_done(redis_server: RealServer, tmp_path: Path) -> None:
+    """Redis down, or the fleet not armed: exit 4 with why, and the program was not started."""
+    mark = tmp_path / "ran"
+    words = ("run", "--once", "--", "touch", str(mark))
+    unarmed = launched(*words, env=environ(redis_server, tmp_path / "a"))
+    as_json = launched("run", "--once", "-o", "json", *words[2:], env=environ("redis://127.0.0.1:1/0", tmp_path / "b"))
+    down = ended(launched(*words, env=environ("redis://127.0.0.1:1/0", tmp_path / "c")))
+    assert down.code == 4, down
+    assert "skillbus: nothing done: not subscribed: no connection to redis://127.0.0.1:1/0" in down.err
+    told = ended(unarmed)
+    assert told.code == 4, told
+    assert "skillbus: nothing done: fleet 'prod' is not armed" in told.err
+    answer = ended(as_json)
+    assert (answer.code, answer.json["exit_code"], answer.json["state"]) == (4, 4, "holding")
+    assert not mark.exists()
+    assert redis_server.cli("EXISTS", FLEET.epoch_key) == 0, "nothing arms by itself"
+
+
+def test_what_cannot_be_run_is_said_before_anything_starts(tmp_path: Path) -> None:
+    """Bad URL, sentinel URL, nothing to run, both reconcilers, bad durations: exit 2 and one sentence."""
+    env = environ("redis://127.0.0.1:1/0", tmp_path)
+    program = ("--", "true")
+    wrong = {
+        "is no Redis URL": ("--redis", "127.0.0.1:6379", *program),
+        "give the master's own redis:// or rediss:// URL": ("--redis", "redis+sentinel://a:1/m", *program),
+        "nothing to run": (),
+        "exclude each other": ("--manifest", "m.yaml", *program),
+        "is no duration": ("--every", "often", *program),
+        "cannot be the name of a pod": ("--pod-id", "a b", *program),
+        "cannot be the name of a group": ("--group", "a/b", *program),
+    }
+    for said, words in wrong.items():
+        told = skillbus("run", "--once", *words, env=env)
+        assert (told.code, told.out, said in told.err) == (2, "", True), told
+        assert len(told.err.splitlines()) == 1
+
+
+def test_a_pod_that_cannot_remember_does_not_start(redis_server: RealServer, tmp_path: Path) -> None:
+    """A state folder that holds no tombstone: one sentence with what to do, and nothing done."""
+    arm(redis_server)
+    (tmp_path / "state").write_text("a file where the folder should be")
+    told = skillbus("run", "--once", "--", "touch", str(tmp_path / "ran"), env=environ(redis_server, tmp_path))
+    assert (told.code, told.out) == (1, ""), told
+    assert "cannot hold tombstones" in told.err
+    assert "SKILLBUS_STATE_DIR" in told.err
+    assert len(told.err.splitlines()) == 1
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,229 @@
+"""A kill and the pods' evidence -> what is proved: each column, and that nobody lands in ``stopped`` by silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skillbus.core.certificate import Certificate, Line, Proof, certify, expected
+from skillbus.core.heartbeat import CauseLine, Heartbeat
+from skillbus.core.latch import CauseKind, State
+from skillbus.core.orders import KillRecord
+from skillbus.core.scope import Fleet
+from tests import profiles
+from tests.unit.core.beats import T0, beat, obeying
+
+assert profiles
+
+PROD = Fleet("prod")
+RECORD = KillRecord(id="k1", reason="r")
+WHO = frozenset({("p", "i1")})
+
+
+def line(found: Heartbeat | None, *, after_ms: int = 1000, writable: bool = True) -> Line:
+    """The line of pod ``p``'s incarnation ``i1``, ``after_ms`` after the order at ``T0``."""
+    beats = {"p": [found] if found else []}
+    (one,) = certify(RECORD, PROD.scope, T0, WHO, T0 + after_ms, beats, writable=writable).lines
+    return one
+
+
+# -- stopped ------------------------------------------------------------------------------------------------------
+
+
+def test_quiet_for_this_kill_is_stopped() -> None:
+    """Its own hash says so: stopped, and how long after the order, by the server's time."""
+    assert line(beat(**obeying("k1"), ) ) == Line("p", "i1", Proof.STOPPED, 0.3, T0 + 300, T0)
+
+
+def test_who_was_quiet_before_took_no_time() -> None:
+    """Never a negative second."""
+    assert line(beat(**obeying("k1", quiet_at_ms=T0 - 5000))).seconds == 0.0
+
+
+def test_stopped_stays_proved_in_silence() -> None:
+    """What was observed does not become untrue when the pod dies."""
+    assert line(beat(**obeying("k1")), after_ms=10**7).proof is Proof.STOPPED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quiet": False},
+        {"state": State.STOPPING},
+        {"state": State.RUNNING},
+        {"state": State.HOLDING},
+        {"causes": ()},
+        {"causes": (CauseLine(kind=CauseKind.RECORD, record_id="another"),)},
+        {"causes": (CauseLine(kind=CauseKind.LOCAL),)},
+        {"vouched": False},
+    ],
+)
+def test_never_stopped_before_quiet_for_this_kill_and_vouched(change: dict[str, Any]) -> None:
+    """Each part of the proof is needed; without it the pod is unconfirmed."""
+    assert line(beat(**obeying("k1") | change)).proof is Proof.UNCONFIRMED
+
+
+def test_a_quiet_goodbye_is_stopped() -> None:
+    """A process that ended by itself, quiet, needs no kill to be over."""
+    found = line(beat(state=State.HOLDING, quiet=True, ended_at_ms=T0 + 2000))
+    assert (found.proof, found.seconds, found.at_ms) == (Proof.STOPPED, 2.0, T0 + 2000)
+
+
+@pytest.mark.parametrize("change", [{"quiet": False}, {"vouched": False}])
+def test_a_goodbye_that_is_not_quiet_proves_nothing(change: dict[str, Any]) -> None:
+    """It ended, and its work may not have."""
+    found = beat(**{"quiet": True, "ended_at_ms": T0 + 2000} | change)
+    assert line(found, after_ms=10**7).proof is Proof.UNCONFIRMED
+
+
+# -- fenced -------------------------------------------------------------------------------------------------------
+
+
+def test_silence_is_fenced_when_the_lease_has_certainly_run_out() -> None:
+    """At last beat + lease + 1 s, to the millisecond, and not before."""
+    assert line(beat(), after_ms=6999).proof is Proof.UNCONFIRMED
+    fenced = line(beat(), after_ms=7000)
+    assert (fenced.proof, fenced.at_ms, fenced.last_beat_ms) == (Proof.FENCED, T0 + 7000, T0)
+
+
+def test_silence_that_cannot_be_vouched_for_stays_unconfirmed() -> None:
+    """A program without a guard may go on when its pod is silent: somebody must look."""
+    found = line(beat(vouched=False), after_ms=10**7)
+    assert found.proof is Proof.UNCONFIRMED
+    assert "by hand" in found.note
+
+
+def test_silence_proves_nothing_on_a_server_that_takes_no_writes() -> None:
+    """A pod may beat in vain there."""
+    found = line(beat(), after_ms=10**7, writable=False)
+    assert found.proof is Proof.UNCONFIRMED
+    assert "no writes" in found.note
+
+
+# -- unconfirmed --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.RUNNING, State.HOLDING, State.STOPPING])
+def test_who_still_speaks_and_is_not_stopped_is_unconfirmed(state: State) -> None:
+    """Its last word is shown."""
+    found = line(beat(state=state))
+    assert found.proof is Proof.UNCONFIRMED
+    assert found.note == f"last said: {state}"
+
+
+def test_who_left_no_evidence_is_unconfirmed() -> None:
+    """A hash that is gone proves nothing."""
+    assert line(None, after_ms=10**9).proof is Proof.UNCONFIRMED
+
+
+BEATS = st.builds(
+    lambda state, age_ms, quiet, vouched, record_id, ended_ms: beat(
+        state=state,
+        beat_at_ms=T0 - age_ms,
+        quiet=quiet,
+        quiet_at_ms=T0 - age_ms,
+        vouched=vouched,
+        causes=(CauseLine(kind=CauseKind.RECORD, record_id=record_id),) if record_id else (),
+        ended_at_ms=ended_ms,
+    ),
+    st.sampled_from(State),
+    st.integers(0, 20_000),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["", "k1", "k2"]),
+    st.sampled_from([0, T0 - 1]),
+)
+
+
+@given(BEATS, st.integers(0, 60_000), st.booleans())
+def test_what_is_proved_was_observed(found: Heartbeat, after_ms: int, writable: bool) -> None:
+    """For any evidence: stopped means quiet and vouched, and fenced means silent past the lease and vouched."""
+    proof = line(found, after_ms=after_ms, writable=writable).proof
+    if proof is Proof.STOPPED:
+        assert found.quiet
+        assert found.vouched
+        assert found.ended_at_ms or (found.state is State.STOPPED and found.obeys("k1"))
+    if proof is Proof.FENCED:
+        assert found.vouched
+        assert writable
+        assert T0 + after_ms >= found.beat_at_ms + 7000
+
+
+# -- who must answer ----------------------------------------------------------------------------------------------
+
+
+def test_expected_is_whose_lease_may_have_run() -> None:
+    """By incarnation: who beat lately, and whose silence proves nothing; not who was fenced or had ended before."""
+    beats = {
+        "live": [beat()],
+        "twin": [beat("a"), beat("b")],
+        "late": [beat(beat_at_ms=T0 - 6999)],
+        "fenced": [beat(beat_at_ms=T0 - 7000)],
+        "unvouched": [beat(beat_at_ms=T0 - 10**6, vouched=False)],
+        "ended": [beat(ended_at_ms=T0 - 1)],
+        "ended-since": [beat(ended_at_ms=T0 + 1)],
+        "started-since": [beat(started_at_ms=T0 + 1)],
+        "lost": [],
+    }
+    assert expected(T0, beats, PROD.scope) == {
+        ("live", "i1"),
+        ("twin", "a"),
+        ("twin", "b"),
+        ("late", "i1"),
+        ("unvouched", "i1"),
+        ("ended-since", "i1"),
+    }
+
+
+def test_expected_is_whom_the_scope_reaches() -> None:
+    """A group's kill waits for its members, a pod's for that pod."""
+    beats = {"a": [beat(groups=("eu",))], "b": [beat()]}
+    assert expected(T0, beats, PROD.group("eu")) == {("a", "i1")}
+    assert expected(T0, beats, PROD.pod("b")) == {("b", "i1")}
+    assert expected(T0, beats, PROD.group("us")) == frozenset()
+
+
+# -- what is read out ---------------------------------------------------------------------------------------------
+
+
+def certificate(*lines: Line) -> Certificate:
+    return Certificate(RECORD, PROD.scope, lines)
+
+
+def proved(pod_id: str, proof: Proof, seconds: float = 0.0, at_ms: int = 0) -> Line:
+    return Line(pod_id, "i1", proof, seconds, at_ms, T0)
+
+
+def test_the_sentence_names_the_missing() -> None:
+    """Counts, the time of the last one, when the silent ones were fenced, and who is missing."""
+    stopped = [proved(f"p{number}", Proof.STOPPED, number / 10) for number in range(4)]
+    fenced = proved("q", Proof.FENCED, at_ms=1_769_868_131_123)
+    missing = proved("pod-17", Proof.UNCONFIRMED)
+    assert certificate(*stopped, fenced, missing).sentence() == (
+        "4 of 6 stopped in 0.3 s; 1 fenced at 2026-01-31T14:02:11Z; 1 unconfirmed: pod-17"
+    )
+
+
+def test_the_sentence_stays_short() -> None:
+    """Ten names at most."""
+    many = [proved(f"p{number}", Proof.UNCONFIRMED) for number in range(12)]
+    assert certificate(*many).sentence().endswith("p9 and 2 more")
+    assert certificate(*many).sentence().startswith("0 of 12 stopped; ")
+
+
+def test_nobody_is_not_everybody() -> None:
+    """A kill that nobody was expected to answer is not complete."""
+    assert not certificate().complete
+    assert certificate().sentence() == "no pod is known in fleet 'prod'"
+    assert certificate(proved("p", Proof.STOPPED), proved("q", Proof.FENCED)).complete
+    assert not certificate(proved("p", Proof.STOPPED), proved("q", Proof.UNCONFIRMED)).complete
+
+
+def test_percentiles_are_by_nearest_rank() -> None:
+    """Of the stopped ones alone."""
+    found = certificate(*(proved(f"p{n}", Proof.STOPPED, float(n)) for n in range(1, 11)), proved("f", Proof.FENCED))
+    assert [found.percentile_s(percent) for percent in (1, 10, 11, 50, 95, 100)] == [1.0, 1.0, 2.0, 5.0, 10.0, 10.0]
+    assert certificate(proved("f", Proof.FENCED)).percentile_s(50) is None
