@@ -1,6 +1,6 @@
 """Resident memory of an idle pod, before and after its first pass, against a bare subscriber. Limit: 1.5x.
 
-And round trips: the heartbeat's commands are pipelined, so the server sees one read from the socket per heartbeat.
+And round trips: a heartbeat's commands are pipelined, so the server reads from the socket once per heartbeat.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 
 from bench.server import Server
+
+_BEATS = 10
 
 
 def resident_mib(command: list[str], settle_s: float) -> float:
@@ -40,7 +42,22 @@ def run(server: Server, folder: Path) -> list[tuple[str, float, float]]:
     return [
         ("resident memory of an idle pod / bare subscriber", idle / bare, 1.5),
         ("resident memory of a skills pod after its first pass / bare subscriber", skills / bare, 1.5),
+        ("Redis round trips of an idle pod / heartbeats", _round_trips_per_beat(server, pod), 1.01),
     ]
+
+
+def _round_trips_per_beat(server: Server, pod: list[str]) -> float:
+    process = subprocess.Popen([*pod, "idle"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "ready"
+        time.sleep(3.0)
+        before = server.reads_count()
+        time.sleep(_BEATS * 2.0)
+        return (server.reads_count() - before - 1) / _BEATS  # one of the reads was ours
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def _skills_pod_mib(server: Server, folder: Path) -> float:

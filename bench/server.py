@@ -23,10 +23,10 @@ class Server:
         self._socket.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
         return self._socket.recv(65536)
 
-    def commands_count(self) -> int:
-        """How many commands the server has served so far."""
+    def reads_count(self) -> int:
+        """How often the server has read from a socket so far: once per round trip of a pipelined client."""
         text = self.call("INFO", "stats").decode()
-        return int(text.split("total_commands_processed:")[1].split("\r\n")[0])
+        return int(text.split("total_reads_processed:")[1].split("\r\n")[0])
 
     def stop(self) -> None:
         """End it."""

@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -243,6 +244,16 @@ def env_names(group: type[_Group], field_name: str) -> list[str]:
     if isinstance(alias, AliasChoices):
         return [str(choice) for choice in alias.choices]
     return [f"SKILLBUS_{field_name.upper()}"]
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` less what names a secret of ours: what a pod's program has no business to know."""
+    secret = set()
+    for group in GROUPS:
+        for name, field in group.model_fields.items():
+            if _is_secret(field):
+                secret |= {*env_names(group, name), f"SKILLBUS_{name.upper()}_FILE"}
+    return {name: value for name, value in environ.items() if name not in secret}
 
 
 def origins(settings: Settings, given: frozenset[str]) -> list[tuple[str, str, str]]:

@@ -15,7 +15,7 @@ from skillbus.core.ports import Bus, Reconciler
 from skillbus.core.scope import Fleet
 from skillbus.pod.evidence import Identity
 from skillbus.pod.pod import Pod
-from skillbus.settings import BusSettings, Settings, default_pod_id
+from skillbus.settings import BusSettings, Settings, default_pod_id, without_secrets
 
 if TYPE_CHECKING:
     from skillbus.bus.operator_bus import OperatorBus
@@ -54,11 +54,11 @@ def embed(
     return pod_of(loaded, CallbackReconciler(function), work=work)
 
 
-def command_pod(settings: Settings, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Pod:
-    """A pod around a program, under its guard."""
+def command_pod(settings: Settings, argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Pod:
+    """A pod around a program, under its guard. The program is not told our secrets."""
     from skillbus.reconcilers.command import CommandReconciler
 
-    reconciler = CommandReconciler(argv, settings.pod.stop_grace_s, BootClock(), environ)
+    reconciler = CommandReconciler(argv, settings.pod.stop_grace_s, BootClock(), without_secrets(environ))
     return pod_of(settings, reconciler, work=f"{Path.cwd()}\0{' '.join(argv)}")
 
 

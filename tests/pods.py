@@ -47,7 +47,7 @@ FLEET, GROUP = PROD.scope, PROD.group("eu")
 PATIENCE_S = 30.0
 """How long a test waits for what must happen. Reached only when it does not."""
 
-FAST: Mapping[str, Any] = {"heartbeat_s": 0.2, "lease_s": 0.6, "echo_s": 0.4, "command_timeout_s": 0.2}
+FAST: dict[str, Any] = {"heartbeat_s": 0.2, "lease_s": 0.6, "echo_s": 0.4, "command_timeout_s": 0.2}
 """The protocol's times, a tenth as long: for faults that must outlast the lease."""
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from skillbus.cli.options import FleetOption, Output, OutputOption, RedisOption, settings_for
-from skillbus.cli.output import print_json, spoken, stdout
+from skillbus.cli.console import stdout
+from skillbus.cli.options import FleetOption, OutputOption, RedisOption, settings_for
+from skillbus.output import Output, print_json, spoken
 
 
 def config(output: OutputOption = Output.TABLE, fleet: FleetOption = None, redis: RedisOption = None) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skillbus.cli.options import Output, OutputOption
-from skillbus.cli.output import ERROR, print_json, spoken, stdout
+from skillbus.cli.console import stdout
+from skillbus.cli.options import OutputOption
+from skillbus.output import ERROR, Output, print_json, spoken
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +33,7 @@ def demo(
             if interactive:
                 _interactive(set_up, stdout())
             elif not _auto(set_up, output):
-                raise typer.Exit(ERROR)
+                raise SystemExit(ERROR)
 
 
 def _auto(stage: Stage, output: Output) -> bool:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from skillbus.cli.console import stderr, stdout
 from skillbus.cli.options import (
     ByOption,
     FleetOption,
     GroupOption,
-    Output,
     OutputOption,
     PodOption,
     RedisOption,
@@ -19,7 +19,7 @@ from skillbus.cli.options import (
     whoami,
     words,
 )
-from skillbus.cli.output import ERROR, OK, UNKNOWN, UNPROVED, fail, print_json, run_async, say, spoken, stderr, stdout
+from skillbus.output import ERROR, OK, UNKNOWN, UNPROVED, Output, fail, print_json, run_async, say, spoken
 
 if TYPE_CHECKING:
     from skillbus.control.kill import KillReport
@@ -56,7 +56,7 @@ def kill(
             run_async(_preview(settings, scope, output))
             return
         given = {"replicas": replicas, "wait": wait, "until_recorded": until_recorded}
-        raise typer.Exit(_give(settings, scope, order, _duration(timeout), given, output))
+        raise SystemExit(_give(settings, scope, order, _duration(timeout), given, output))
 
 
 def _duration(text: str) -> float:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from skillbus.output import Output
+
 if TYPE_CHECKING:
     from skillbus.core.scope import Scope
     from skillbus.settings import Settings
-
-
-class Output(StrEnum):
-    """How a command prints: for people, or for programs (with a ``schema_version``, on stdout alone)."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print: table or json.")]
@@ -32,16 +26,22 @@ ByOption = Annotated[str | None, typer.Option("--by", help="Who says so. Default
 
 
 def settings_for(fleet: str | None, redis: str | None, **given: Any) -> Settings:
-    """The settings in force, options first. A password on the command line is refused: others can read it there."""
-    from skillbus.errors import BadSettings
+    """The settings in force, options first."""
     from skillbus.settings import Settings
+
+    refuse_password(redis)
+    return Settings.load(fleet=fleet, redis_url=redis, **given)
+
+
+def refuse_password(redis: str | None) -> None:
+    """A password on the command line is refused: others can read it there."""
+    from skillbus.errors import BadSettings
 
     if redis is not None and _bears_password(redis):
         raise BadSettings(
             "--redis bears a password, which everybody on this machine can read: "
             "put it into SKILLBUS_REDIS_PASSWORD, or the URL into SKILLBUS_REDIS_URL"
         )
-    return Settings.load(fleet=fleet, redis_url=redis, **given)
 
 
 def _bears_password(url: str) -> bool:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from skillbus.cli.console import stdout
 from skillbus.cli.options import (
     ByOption,
     FleetOption,
     GroupOption,
-    Output,
     OutputOption,
     PodOption,
     RedisOption,
@@ -20,7 +20,7 @@ from skillbus.cli.options import (
     whoami,
     words,
 )
-from skillbus.cli.output import ERROR, print_json, run_async, say, spoken, stdout
+from skillbus.output import ERROR, Output, print_json, run_async, say, spoken
 
 if TYPE_CHECKING:
     from skillbus.control.reset import ResetReport
@@ -55,7 +55,7 @@ def reset(
         report = run_async(_do(settings, scope, given, output))
         _print(report, scope, output)
         if report.killed_again is not None:
-            raise typer.Exit(ERROR)
+            raise SystemExit(ERROR)
 
 
 async def _do(settings: Settings, scope: Scope, given: dict[str, Any], output: Output) -> ResetReport:
@@ -84,7 +84,7 @@ def _print(report: ResetReport, scope: Scope, output: Output) -> None:
         }
         print_json("reset", fields)
         return
-    from skillbus.core.orders import harmless
+    from skillbus.core.text import harmless
 
     console = stdout()
     for order in report.lifted:

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from skillbus.cli.options import FleetOption, Output, OutputOption, RedisOption, settings_for
-from skillbus.cli.output import ERROR, INTERRUPTED, KILLED, OK, UNKNOWN, print_json, say, spoken
-
-if TYPE_CHECKING:
-    from skillbus.core.outcome import Outcome, PassResult
-    from skillbus.pod.pod import Pod
-    from skillbus.settings import Settings
-
-_ONCE_PATIENCE_S = 5.0
-"""Seconds that ``--once`` waits for a pod that holds: long enough for a reconnect, short enough for a script."""
-
-_END_GRACE_S = 3.0
-"""Seconds beyond the program's own grace in which a pod must have ended after SIGTERM."""
+from skillbus.cli.options import FleetOption, OutputOption, RedisOption, refuse_password
+from skillbus.output import Output, spoken
 
 
 def run(
@@ -43,133 +27,20 @@ def run(
     with spoken("run", output):
         from skillbus.errors import BadSettings
 
+        if program and manifest:
+            raise BadSettings("--manifest and a program exclude each other: a pod has one reconciler")
         given: dict[str, Any] = {
+            "fleet": fleet,
+            "redis_url": redis,
             "every_s": every,
             "stop_grace_s": stop_grace,
             "pod_id": pod_id,
-            "groups": tuple(group) if group else None,
-            "skills_manifest": tuple(manifest) if manifest else None,
-            "skills_targets": tuple(target) if target else None,
+            "groups": group or None,
+            "skills_manifest": manifest or None,
+            "skills_targets": target or None,
         }
-        settings = settings_for(fleet, redis, **given)
-        if program and manifest:
-            raise BadSettings("--manifest and a program exclude each other: a pod has one reconciler")
-        pod = _pod(settings, program or [])
-        _log_to_stderr()
-        runner = _Runner(pod, settings.pod.stop_grace_s + _END_GRACE_S)
-        code, result, outcome = runner.once() if once else runner.forever()
-        if output is Output.JSON and once:
-            print_json("run", _fields(pod, code, result, outcome))
-        sys.stdout.flush()
-        if not runner.ended:
-            # A pass that will not end must not keep the process: the guard ends what a program left behind.
-            os._exit(code or ERROR)
-        raise typer.Exit(code)
+        refuse_password(redis)
 
+        from skillbus.foreground import become
 
-def _pod(settings: Settings, program: list[str]) -> Pod:
-    from skillbus.errors import BadSettings
-    from skillbus.wiring import command_pod, skills_pod
-
-    if program:
-        return command_pod(settings, program)
-    if not settings.skills.skills_manifest:
-        raise BadSettings("nothing to run: give --manifest SRC for skills, or -- PROGRAM ARG… for a program")
-    return skills_pod(settings)
-
-
-def _log_to_stderr() -> None:
-    import logging
-
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-
-
-class _Runner:
-    """A pod's life in the foreground: signals end it, a second one at once."""
-
-    def __init__(self, pod: Pod, grace_s: float) -> None:
-        self._pod = pod
-        self._grace_s = grace_s
-        self._news = threading.Event()
-        self._signal: int | None = None
-        self._passed: tuple[Outcome, PassResult] | None = None
-        self.ended = True
-        pod.on_pass(self._on_pass)
-        pod.on_change(lambda standing: self._news.set())
-
-    def _on_pass(self, ended: Any) -> None:
-        self._passed = (ended.outcome, ended.result)
-        self._news.set()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None:
-            os._exit(128 + number)
-        self._signal = number
-        self._news.set()
-
-    def _start(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
-        self._pod.start()
-
-    def _stop(self) -> None:
-        self.ended = self._pod.stop(self._grace_s)
-        if not self.ended:
-            say(f"skillbus: the pass did not end within {self._grace_s:g} s: ending without it")
-
-    def forever(self) -> tuple[int, None, None]:
-        """Until a signal. A stopped pod stays, alive and visible."""
-        self._start()
-        while self._signal is None and self._pod.failure is None:
-            self._news.wait(1.0)  # a pod that breaks sets no event
-            self._news.clear()
-        if self._pod.failure is not None:
-            raise self._pod.failure
-        self._stop()
-        return (INTERRUPTED if self._signal == signal.SIGINT else OK), None, None
-
-    def once(self) -> tuple[int, PassResult | None, Outcome | None]:
-        """Until one pass has ended, or it is clear that there will be none."""
-        from skillbus.clock import boottime_s
-
-        self._start()
-        patience_until_s = boottime_s() + _ONCE_PATIENCE_S
-        while (code := self._once_code(boottime_s() >= patience_until_s)) is None:
-            self._news.wait(0.2)
-            self._news.clear()
-        standing = self._pod.standing
-        self._stop()
-        if code in (KILLED, UNKNOWN):
-            say(f"skillbus: nothing done: {standing.why or 'no answer from Redis yet'}")
-        outcome, result = self._passed or (None, None)
-        return code, result, outcome
-
-    def _once_code(self, out_of_patience: bool) -> int | None:
-        from skillbus.core.outcome import Outcome
-
-        if self._signal is not None:
-            return INTERRUPTED
-        if self._pod.failure is not None:
-            return ERROR
-        standing = self._pod.standing
-        if self._pod.switch.latched:
-            return KILLED if standing.quiet else None
-        if self._passed is not None:
-            return {Outcome.OK: OK, Outcome.FAILED: ERROR, Outcome.ABORTED: UNKNOWN}[self._passed[0]]
-        if standing.quiet and out_of_patience and standing.state != "running":
-            return UNKNOWN
-        return None
-
-
-def _fields(pod: Pod, code: int, result: PassResult | None, outcome: Outcome | None) -> dict[str, Any]:
-    standing = pod.standing
-    return {
-        "exit_code": code,
-        "pod": pod.identity.pod_id,
-        "state": standing.state,
-        "why": standing.why,
-        "outcome": outcome,
-        "counts": dict(result.counts) if result else {},
-        "errors": list(result.errors) if result else [],
-        "reverted": list(result.reverted) if result else [],
-    }
+        become(given, program or [], once=once, output=output)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skillbus.cli.options import FleetOption, Output, OutputOption, RedisOption, settings_for
-from skillbus.cli.output import KILLED, print_json, run_async, spoken, stdout
+from skillbus.cli.console import stdout
+from skillbus.cli.options import FleetOption, OutputOption, RedisOption, settings_for
+from skillbus.output import KILLED, Output, print_json, run_async, spoken
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,7 +44,7 @@ def status(
             if seen.pods:
                 console.print(_table(seen))
         if exit_code and seen.fleet_record is not None:
-            raise typer.Exit(KILLED)
+            raise SystemExit(KILLED)
 
 
 async def _look(settings: Settings) -> Status:
@@ -106,7 +107,7 @@ def _table(seen: Status) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from skillbus.core.orders import harmless
+    from skillbus.core.text import harmless
 
     table = Table("pod", "state", "heard from", "hears", "last pass", "why", box=None, pad_edge=False)
     for pod in seen.pods[:_ROWS]:

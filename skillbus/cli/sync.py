@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skillbus.cli.options import ByOption, FleetOption, Output, OutputOption, RedisOption, settings_for, whoami, words
-from skillbus.cli.output import ERROR, UNPROVED, print_json, run_async, spoken, stdout
+from skillbus.cli.console import stdout
+from skillbus.cli.options import ByOption, FleetOption, OutputOption, RedisOption, settings_for, whoami, words
+from skillbus.output import ERROR, UNPROVED, Output, print_json, run_async, spoken
 
 if TYPE_CHECKING:
     from skillbus.control.sync import SyncReport
@@ -34,9 +35,9 @@ def sync(
         report = run_async(_sync(settings, words(by or whoami()), timeout_s))
         _print(report, output)
         if report.missing:
-            raise typer.Exit(UNPROVED)
+            raise SystemExit(UNPROVED)
         if any(line.outcome != "ok" for _, line in report.passes):
-            raise typer.Exit(ERROR)
+            raise SystemExit(ERROR)
 
 
 async def _sync(settings: Settings, by: str, timeout_s: float) -> SyncReport:
@@ -52,7 +53,7 @@ def _print(report: SyncReport, output: Output) -> None:
         passes = [{"pod": pod_id, **line.model_dump()} for pod_id, line in report.passes]
         print_json("sync", {"id": report.id, "passes": passes, "missing": list(report.missing)})
         return
-    from skillbus.core.orders import harmless
+    from skillbus.core.text import harmless
 
     console = stdout()
     for pod_id, line in report.passes:

@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from skillbus.core.text import harmless
+
 PROTOCOL_VERSION = 1
 
 REASON_LIMIT = 4096
@@ -33,12 +35,6 @@ def iso(at_ms: int) -> str:
     """Milliseconds since 1970 as ``2026-01-31T14:02:11.123Z``."""
     moment = datetime.fromtimestamp(at_ms / 1000, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
-
-
-def harmless(text: str, limit: int = 300) -> str:
-    """``text`` fit for a terminal or a log line: no control, bidi or format character, at most ``limit`` long."""
-    shown = "".join(c if c.isprintable() else " " for c in text[: limit + 1])
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def _clean(text: str, limit: int) -> str:

@@ -91,8 +91,9 @@ class Story:
             )
         await self._until(self._some_landed, "a first skill of the new edition on some disk")
         self._killed_at_ms = await self.bus.now_ms()
-        heard = publish_plainly(self.port, self.bus.fleet.scope.kill_channel, "the manifest is compromised")
-        return f'PUBLISH {self.bus.fleet.scope.kill_channel} "the manifest is compromised" (handed to {heard} connections)'
+        channel = self.bus.fleet.scope.kill_channel
+        heard = publish_plainly(self.port, channel, "the manifest is compromised")
+        return f'PUBLISH {channel} "the manifest is compromised" (handed to {heard} connections)'
 
     async def observe_stopped(self) -> str:
         """Every pod's own evidence says: stopped, and quiet."""

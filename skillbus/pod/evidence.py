@@ -8,8 +8,8 @@ from skillbus import __version__
 from skillbus.clock import Clock
 from skillbus.core.heartbeat import CauseLine, Heartbeat, PassLine
 from skillbus.core.latch import CauseKind
-from skillbus.core.orders import harmless
 from skillbus.core.scope import Fleet, Scope
+from skillbus.core.text import harmless
 from skillbus.pod.switch import Standing, Switch
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from skillbus.clock import Clock
 from skillbus.core.heartbeat import PassLine
-from skillbus.core.orders import harmless
 from skillbus.core.outcome import Outcome, PassResult, next_delay_s, outcome_of
 from skillbus.core.ports import Bus, Checkpoint, Reconciler
+from skillbus.core.text import harmless
 from skillbus.errors import PassAborted, SkillbusError
 from skillbus.pod.evidence import Evidence
 from skillbus.pod.policy import check_environment
@@ -186,19 +186,25 @@ class Loop:
 
 
 def _verdict(task: asyncio.Task[PassResult]) -> Ended:
-    if task.cancelled():
-        return Ended(Outcome.ABORTED, PassResult())
-    error = task.exception()
+    try:
+        error = task.exception()
+    except asyncio.CancelledError as cancelled:
+        return Ended(Outcome.ABORTED, _partial(cancelled))
     if error is None:
         return Ended(outcome_of(task.result()), task.result())
-    partial = getattr(error, "result", None)
-    result = partial if isinstance(partial, PassResult) else PassResult()
+    result = _partial(error)
     if isinstance(error, PassAborted):
         return Ended(Outcome.ABORTED, result)
     said = str(error) if isinstance(error, SkillbusError) else f"{type(error).__name__}: {error}"
     if not isinstance(error, SkillbusError):
         log.error("the reconciler raised pass=%s", pass_id.get(), exc_info=error)
     return Ended(Outcome.FAILED, PassResult(result.counts, (*result.errors, said), result.reverted))
+
+
+def _partial(error: BaseException) -> PassResult:
+    """What a pass had done before it ended this way: reconcilers that know leave it in ``error.result``."""
+    result = getattr(error, "result", None)
+    return result if isinstance(result, PassResult) else PassResult()
 
 
 async def _ended(task: asyncio.Task[PassResult]) -> None:

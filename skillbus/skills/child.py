@@ -20,7 +20,7 @@ from typing import Any
 import skillbus
 from skillbus import errors
 from skillbus.clock import Clock
-from skillbus.core.orders import harmless
+from skillbus.core.text import harmless
 from skillbus.errors import SkillbusError, SourceUnavailable
 from skillbus.skills.options import SkillsOptions
 from skillbus.skills.quiet import to_the_end

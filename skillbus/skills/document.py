@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from skillbus.core.orders import harmless
+from skillbus.core.text import harmless
 from skillbus.errors import BadManifest
 
 MAX_TEXT_BYTES = 256 * 1024

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from skillbus.core.orders import harmless
+from skillbus.core.text import harmless
 from skillbus.errors import BadManifest
 from skillbus.skills.rules import is_sha256, is_skill_name, shown_url
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from skillbus.clock import Clock
-from skillbus.core.orders import harmless
 from skillbus.core.outcome import PassResult
 from skillbus.core.ports import Checkpoint
+from skillbus.core.text import harmless
 from skillbus.errors import BadBundle, DiskRefused, PassAborted, SkillbusError
 from skillbus.skills import apply, swap, tree
 from skillbus.skills.apply import Place, Tally

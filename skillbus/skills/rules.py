@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from skillbus.core.orders import harmless
+from skillbus.core.text import harmless
 from skillbus.errors import BadArchive
 
 MAX_BYTES = 20 * 1024 * 1024

@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from skillbus.clock import boottime_s
-from skillbus.core.orders import harmless
+from skillbus.core.text import harmless
 from skillbus.errors import BadManifest, SourceUnavailable
 from skillbus.skills.rules import shown_url
 

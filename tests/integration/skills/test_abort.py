@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -216,6 +218,49 @@ def test_a_cancellation_cannot_cut_a_swap(tmp_path: Path, killed: bool) -> None:
         assert counts(result) == {"added": 1}
         assert "add/SKILL.md" in world.visible()
     _assert_lock_matches(world, drifted=frozenset(["repair"]))
+
+
+def test_work_in_a_thread_is_awaited_and_hastened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled while a tree is copied, the pass ends only when the thread is back, which does not copy on."""
+    world.skill("a", files={"b": b"b", "c": b"c"})
+    world.list("./skills/a")
+    copying, go = threading.Event(), threading.Event()
+    copied: list[str] = []
+
+    def slow(*args: Any) -> Any:
+        copied.append(args[2])
+        copying.set()
+        go.wait(10)
+        return real(*args)
+
+    real = tree._copy_file
+    monkeypatch.setattr(tree, "_copy_file", slow)
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(SkillsReconciler(world.options(), BootClock()).reconcile(ScriptedCheckpoint()))
+        await asyncio.to_thread(copying.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        assert not task.done()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert copied == ["SKILL.md"]
+    assert not (world.root / "a").exists()
+
+
+def test_not_even_sweeping_goes_on_without_leave(tmp_path: Path) -> None:
+    """Tripped right behind a swap that stays, the old tree lies where it is until the next pass."""
+    world = _ready(tmp_path)
+    checkpoint = ScriptedCheckpoint()
+    checkpoint.settled = lambda: checkpoint.trip() if checkpoint.settles == 2 else None
+    assert counts(_aborted(world, checkpoint)) == {"added": 1, "updated": 1}
+    staging = world.root / ".skillbus/staging"
+    assert list(staging.iterdir())
+    world.run()
+    assert list(staging.iterdir()) == []
 
 
 def test_a_settle_that_fails_in_any_other_way_reverts_too(tmp_path: Path) -> None:

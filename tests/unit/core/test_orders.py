@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from skillbus.core.orders import RECORD_LIMIT, KillOrder, KillRecord, harmless, iso
+from skillbus.core.orders import RECORD_LIMIT, KillOrder, KillRecord, iso
+from skillbus.core.text import harmless
 from tests import profiles
 
 assert profiles

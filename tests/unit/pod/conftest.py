@@ -10,13 +10,19 @@ import pytest
 
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory_bus import MemoryStore
-from tests.unit.pod.rig import PROD, T0_S, Rig, Script
+from tests.unit.pod.rig import PROD, T0_S, AtOnce, Rig, Script
 
 
 @pytest.fixture(autouse=True)
 def _exact_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries wait as long as they ever would: no chance in exact seconds."""
     monkeypatch.setattr("tenacity.wait.random.uniform", lambda least, most: most)
+
+
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a pod would leave to a thread is done at once."""
+    monkeypatch.setattr("skillbus.pod.pod.ThreadPoolExecutor", AtOnce)
 
 
 @pytest.fixture(autouse=True)

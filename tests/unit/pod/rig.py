@@ -36,6 +36,9 @@ Script = Callable[[Checkpoint], Awaitable[PassResult | None]]
 class AtOnce(ThreadPoolExecutor):
     """An executor without threads."""
 
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         done: Future[Any] = Future()
         try:
@@ -96,7 +99,6 @@ class Rig:
 
     async def __aenter__(self) -> Self:
         pod, settings = self.pod, self.settings
-        asyncio.get_running_loop().set_default_executor(AtOnce())
         pod._tombstones.prepare()
         tombstones = pod._tombstones.load(self.identity.scopes)
         pod._switch = Switch(

@@ -1,4 +1,4 @@
-"""Printing: results to stdout, progress and errors to stderr, exit codes as documented (docs/operators.md §1).
+"""What a process of ours says: results to stdout, the rest to stderr, exit codes as documented (docs/operators.md §1).
 
 0 ok · 1 error · 2 usage · 3 fleet is killed · 4 Redis unreachable or state unknown · 5 waited, and not every pod is
 proved stopped · 6 drift or validation failure · 130 interrupted
@@ -6,24 +6,26 @@ proved stopped · 6 drift or validation failure · 130 interrupted
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from enum import StrEnum
+from typing import Any, NoReturn, TypeVar
 
-import typer
-
-from skillbus.cli.options import Output
 from skillbus.errors import BadSettings, BusDenied, RetryLater, SkillbusError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 SCHEMA_VERSION = 1
 
 T = TypeVar("T")
+
+
+class Output(StrEnum):
+    """How a command prints: for people, or for programs (with a ``schema_version``, on stdout alone)."""
+
+    TABLE = "table"
+    JSON = "json"
+
 
 OK, ERROR, USAGE, KILLED, UNKNOWN, UNPROVED, DRIFT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
@@ -46,23 +48,8 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 def say(text: str) -> None:
     """A line for a person, beside the result: stderr."""
-    typer.echo(text, err=True)
-
-
-def stdout() -> Console:
-    """Tables and sentences; honours NO_COLOR and the terminal's width, and survives an encoding without our letters."""
-    from rich.console import Console
-
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
-def stderr() -> Console:
-    """Progress."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def exit_code_of(error: SkillbusError) -> int:
@@ -79,14 +66,12 @@ def spoken(command: str, output: Output) -> Iterator[None]:
     """Errors become one sentence on stderr (and a JSON object on stdout, if asked for) and the documented exit code."""
     try:
         yield
-    except typer.Exit:
-        raise
     except KeyboardInterrupt:
         say("skillbus: interrupted")
-        raise typer.Exit(INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(ERROR) from None
+        raise SystemExit(ERROR) from None
     except SkillbusError as error:
         fail(command, output, str(error), exit_code_of(error))
     except Exception as error:
@@ -96,11 +81,11 @@ def spoken(command: str, output: Output) -> Iterator[None]:
         fail(command, output, text, ERROR)
 
 
-def fail(command: str, output: Output, text: str, code: int) -> None:
+def fail(command: str, output: Output, text: str, code: int) -> NoReturn:
     """Say what happened and what to do, and exit."""
-    from skillbus.core.orders import harmless
+    from skillbus.core.text import harmless
 
     say(f"skillbus: {harmless(text, 2000)}")
     if output is Output.JSON:
         print_json(command, {"error": text, "exit_code": code})
-    raise typer.Exit(code)
+    raise SystemExit(code)

@@ -1,0 +1,3 @@
+"""Hypothesis' profile for these tests."""
+
+import tests.profiles  # noqa: F401 - imported for its effect
