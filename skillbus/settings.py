@@ -273,13 +273,13 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, SecretStr):
         return shown_url(value.get_secret_value()) if name == "redis_url" else "********"
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(shown_url(word) for word in value)
     return f"{value:g}" if isinstance(value, float) else ("" if value is None else str(value))
 
 
 def shown_url(url: str) -> str:
-    """A Redis URL without user, password and query: ``redis://host:6379/0``."""
-    return re.sub(r"//[^/]*@", "//", url.split("?", 1)[0])
+    """A URL without user, password and query: ``redis://host:6379/0``. What is no URL stays as it is."""
+    return re.sub(r"//[^/]*@", "//", url.split("?", 1)[0]) if "://" in url else url
 
 
 def default_state_dir() -> Path:

@@ -460,6 +460,9 @@ def process_pod(
         process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         yield process
+    except BaseException:
+        print((folder / "log.txt").read_text(errors="replace")[-3000:])
+        raise
     finally:
         for number in (signal.SIGCONT, signal.SIGTERM):
             process.send_signal(number)

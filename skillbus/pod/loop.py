@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 pass_id: ContextVar[str] = ContextVar("skillbus_pass_id", default="-")
 """The id of the pass that the present task works for; every log line of a pass bears it."""
 
+_ABORTED_BY_ITSELF_S = 1.0
+"""Delay after a pass that was aborted while the pod may run (a change could not be settled): the loop must not spin."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -81,6 +84,8 @@ class Loop:
             ended = await self._pass(trigger)
             failures_count = failures_count + 1 if ended.outcome is Outcome.FAILED else 0
             delay_s = next_delay_s(ended.outcome, failures_count, every_s)
+            if ended.outcome is Outcome.ABORTED and self._licensed():
+                delay_s = _ABORTED_BY_ITSELF_S
 
     async def _rest(self, delay_s: float) -> None:
         if not self._requested and delay_s > 0:

@@ -168,7 +168,7 @@ class RealGround:
         self.server.cli("CLIENT", "KILL", "TYPE", "pubsub")
 
 
-class _FakeClient(fakeredis.FakeAsyncRedis):
+class _FakeClient(fakeredis.FakeAsyncRedis):  # type: ignore[misc]
     """fakeredis knows no ROLE; its pipeline answers as a master would."""
 
     def pipeline(self, *args: Any, **kwargs: Any) -> Any:
@@ -181,7 +181,9 @@ class _FakeClient(fakeredis.FakeAsyncRedis):
 
 
 @dataclass(frozen=True, slots=True)
-class _FakeEndpoint(Endpoint):
+class FakeEndpoint(Endpoint):
+    """An endpoint whose clients are fakeredis, all on one server."""
+
     server: Any = None
 
     def client(self, name: str) -> Any:
@@ -199,7 +201,7 @@ class FakeGround:
         self.clear()
 
     def bus(self) -> Bus:
-        return RedisBus(PROD, _FakeEndpoint("redis://fake", server=self.server), "contract")
+        return RedisBus(PROD, FakeEndpoint("redis://fake", server=self.server), "contract")
 
     def clear(self) -> None:
         # A new server: fakeredis goes on counting subscribers that closed.

@@ -367,6 +367,7 @@ def test_nobody_has_no_incarnations(ground: Ground) -> None:
 
 
 def put_epoch(ground: Ground, scope: Scope, epoch: int | None) -> None:
+    """Store an epoch, or leave it absent."""
     if epoch is not None:
         ground.put(scope.epoch_key, str(epoch).encode())
 
@@ -451,7 +452,8 @@ def test_two_writers_agree_on_one_record(ground: Ground) -> None:
     async def test(bus: Bus) -> list[WriteAnswer]:
         other = ground.bus()
         try:
-            return await asyncio.gather(bus.write_record(FLEET, RECORD, None), other.write_record(FLEET, second, None))
+            both = asyncio.gather(bus.write_record(FLEET, RECORD, None), other.write_record(FLEET, second, None))
+            return list(await both)
         finally:
             await other.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -18,11 +19,12 @@ from tests.servers import RealServer
 RUN = [sys.executable, "-m", "skillbus", "run", "--every", "1h"]
 
 
-def descendants(pid: int, count: int) -> Callable[[], list[psutil.Process]]:
+def descendants(process: subprocess.Popen[bytes], count: int) -> Callable[[], list[psutil.Process]]:
     """Its descendants, once there are so many."""
 
     def found() -> list[psutil.Process]:
-        children = psutil.Process(pid).children(recursive=True)
+        assert process.poll() is None, f"it ended by itself, with exit code {process.returncode}"
+        children = psutil.Process(process.pid).children(recursive=True)
         return children if len(children) >= count else []
 
     return found
@@ -32,7 +34,7 @@ def test_sigterm_ends_a_pod_and_persists_nothing(redis_server: RealServer, tmp_p
     """Exit 0 within the grace, program and guard gone, no record, no tombstone; a last beat says that it ended."""
     arm(redis_server)
     with process_pod(redis_server, tmp_path, [*RUN, "--", "sh", "-c", "sleep 1000"]) as process:
-        family = eventually(descendants(process.pid, 2), "the guard and the program run")
+        family = eventually(descendants(process, 2), "the guard and the program run")
         eventually(lambda: [b for b in evidence_of(redis_server) if b.state is State.RUNNING], "it says so")
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
@@ -49,7 +51,7 @@ def test_a_second_interrupt_ends_at_once_and_leaves_nobody(redis_server: RealSer
     arm(redis_server)
     stubborn = "trap '' TERM INT; while :; do sleep 1000; done"
     with process_pod(redis_server, tmp_path, [*RUN, "--stop-grace", "1h", "--", "sh", "-c", stubborn]) as process:
-        family = eventually(descendants(process.pid, 3), "the guard, the program and its child run")
+        family = eventually(descendants(process, 3), "the guard, the program and its child run")
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
@@ -61,7 +63,7 @@ def test_sigkill_of_the_pod_leaves_nobody(redis_server: RealServer, tmp_path: Pa
     """The guard holds a pipe to the pod: when that dies, so does every descendant of the program."""
     arm(redis_server)
     with process_pod(redis_server, tmp_path, [*RUN, "--", "sh", "-c", "setsid sleep 1000 & sleep 1000"]) as process:
-        family = eventually(descendants(process.pid, 4), "the guard, the program and its children run")
+        family = eventually(descendants(process, 4), "the guard, the program and its children run")
         process.kill()
         process.wait()
         assert psutil.wait_procs(family, timeout=10)[1] == []

@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-import pytest
-
 from skillbus.core.latch import State
 from tests.integration.hostile import HOSTILE, is_harmless
 from tests.pods import (
@@ -47,25 +45,21 @@ def audited(server: RealServer, kind: str) -> list[dict[str, str]]:
     return [entry for entry in found if entry["kind"] == kind]
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
+def test_without_the_fleets_name_and_a_reason_nothing_is_lifted(redis_server: RealServer) -> None:
+    """Exit 2, one sentence that says what to add; record and epoch stay."""
+    arm(redis_server)
+    order(redis_server)
+    wrong: list[tuple[tuple[str, ...], str]] = [
         ((), "say --confirm prod"),
         (("--confirm", "Prod", "--reason", "x"), "say --confirm prod"),
         (("--confirm", "prod"), 'say --reason "…"'),
         (("--confirm", "prod", "--reason", "  "), 'say --reason "…"'),
-    ],
-)
-def test_without_the_fleets_name_and_a_reason_nothing_is_lifted(
-    redis_server: RealServer, words: tuple[str, ...], said: str
-) -> None:
-    """Exit 2, one sentence that says what to add; record and epoch stay."""
-    arm(redis_server)
-    order(redis_server)
-    told = skillbus("reset", *words, env=environ(redis_server))
-    assert (told.code, told.out) == (2, "")
-    assert said in told.err
-    assert len(told.err.splitlines()) == 1
+    ]
+    running = [(launched("reset", *words, env=environ(redis_server)), said) for words, said in wrong]
+    for process, said in running:
+        told = ended(process)
+        assert (told.code, told.out, said in told.err) == (2, "", True), told
+        assert len(told.err.splitlines()) == 1
     assert record_of(redis_server) is not None
     assert redis_server.cli("GET", FLEET.epoch_key) == b"0"
 

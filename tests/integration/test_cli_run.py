@@ -80,8 +80,9 @@ def test_what_cannot_be_run_is_said_before_anything_starts(tmp_path: Path) -> No
         "cannot be the name of a pod": ("--pod-id", "a b", *program),
         "cannot be the name of a group": ("--group", "a/b", *program),
     }
-    for said, words in wrong.items():
-        told = skillbus("run", "--once", *words, env=env)
+    running = {said: launched("run", "--once", *words, env=env) for said, words in wrong.items()}
+    for said, process in running.items():
+        told = ended(process)
         assert (told.code, told.out, said in told.err) == (2, "", True), told
         assert len(told.err.splitlines()) == 1
 

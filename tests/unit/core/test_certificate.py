@@ -35,7 +35,11 @@ def line(found: Heartbeat | None, *, after_ms: int = 1000, writable: bool = True
 
 def test_quiet_for_this_kill_is_stopped() -> None:
     """Its own hash says so: stopped, and how long after the order, by the server's time."""
-    assert line(beat(**obeying("k1"), ) ) == Line("p", "i1", Proof.STOPPED, 0.3, T0 + 300, T0)
+    assert line(
+        beat(
+            **obeying("k1"),
+        )
+    ) == Line("p", "i1", Proof.STOPPED, 0.3, T0 + 300, T0)
 
 
 def test_who_was_quiet_before_took_no_time() -> None:
@@ -190,10 +194,12 @@ def test_expected_is_whom_the_scope_reaches() -> None:
 
 
 def certificate(*lines: Line) -> Certificate:
+    """A certificate of these lines."""
     return Certificate(RECORD, PROD.scope, lines)
 
 
 def proved(pod_id: str, proof: Proof, seconds: float = 0.0, at_ms: int = 0) -> Line:
+    """What is proved of one pod."""
     return Line(pod_id, "i1", proof, seconds, at_ms, T0)
 
 

@@ -174,6 +174,7 @@ def test_an_order_takes_the_place_of_a_tombstone() -> None:
 
 
 def unsettled() -> Memory:
+    """An order was heard, and nothing else is known."""
     return hear(Memory(), FLEET, RECORD)[0]
 
 
@@ -354,7 +355,9 @@ def test_a_stale_record_after_a_lift_heals_with_the_next_reading() -> None:
 # -- fold: tombstones ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("latch", "stored", "then"), [(7, 7, 7), (7, None, 7), (7, 3, 7), (None, 9, 9), (None, None, 0)])
+@pytest.mark.parametrize(
+    ("latch", "stored", "then"), [(7, 7, 7), (7, None, 7), (7, 3, 7), (None, 9, 9), (None, None, 0)]
+)
 def test_a_tombstone_without_a_reset_kills_and_is_written_back(
     latch: int | None, stored: int | None, then: int
 ) -> None:

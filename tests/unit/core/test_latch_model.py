@@ -266,7 +266,7 @@ TestLatches = Latches.TestCase
 TestLatches.settings = settings(max_examples=60, stateful_step_count=40)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(8))
 def test_many_walks(seed: int) -> None:
     """The same rules at random, far more of them than Hypothesis has time for: 300 walks of 60 steps."""
     chance = random.Random(seed)

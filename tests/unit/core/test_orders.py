@@ -113,9 +113,7 @@ def test_a_reason_is_cut_at_4_kib(size: int) -> None:
 def test_a_record_says_who_heard_a_raw_message_and_when() -> None:
     """What the order brought none of is made: an id, the server's time, and who heard it."""
     record = KillOrder(reason="r").record(fallback_id="made", now_ms=1_769_868_131_123, heard_by="web-1")
-    assert record == KillRecord(
-        id="made", at="2026-01-31T14:02:11.123Z", via="pubsub", reason="r", heard_by="web-1"
-    )
+    assert record == KillRecord(id="made", at="2026-01-31T14:02:11.123Z", via="pubsub", reason="r", heard_by="web-1")
     sent = KillOrder(id="o1", at="then").record(fallback_id="made", now_ms=1)
     assert (sent.id, sent.at, sent.heard_by) == ("o1", "then", "")
 

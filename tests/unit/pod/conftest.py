@@ -34,6 +34,7 @@ def _no_policy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def clock() -> FakeClock:
+    """It moves only when a test says so."""
     return FakeClock(T0_S)
 
 

@@ -1,4 +1,4 @@
-"""A pod on the test's own loop: the real pieces, joined as skillbus/pod/pod.py joins them, on a clock that stands still.
+"""A pod on the test's own loop: the real pieces, joined as skillbus/pod/pod.py joins them, on a still clock.
 
 The pod's thread is left out, and what it sends to a thread (tombstones) is done at once, so that every second is exact.
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.latch import State
 from skillbus.core.outcome import PassResult
 from skillbus.core.ports import Checkpoint
@@ -91,7 +90,8 @@ class Rig:
         self.bus = MemoryBus(PROD, store)
         self.ended: list[Ended] = []
         self.stood: list[tuple[float, State]] = []
-        loaded = PodSettings(**{"state_dir": folder / pod_id, "groups": ("eu",), "every_s": 60.0} | settings)
+        given: dict[str, Any] = {"state_dir": folder / pod_id, "groups": ("eu",), "every_s": 60.0}
+        loaded = PodSettings(**given | settings)
         self.identity = Identity(PROD, pod_id, loaded.groups, incarnation)
         self.pod = Pod(self.identity, self.work, loaded, lambda: self.bus, clock)
         self.settings = loaded
@@ -101,9 +101,7 @@ class Rig:
         pod, settings = self.pod, self.settings
         pod._tombstones.prepare()
         tombstones = pod._tombstones.load(self.identity.scopes)
-        pod._switch = Switch(
-            self.clock, settings.lease_s, require_armed=settings.require_armed, tombstones=tombstones
-        )
+        pod._switch = Switch(self.clock, settings.lease_s, require_armed=settings.require_armed, tombstones=tombstones)
         pod._evidence = Evidence(self.identity, self.clock, settings.lease_s)
         pod.on_change(self._note)
         pod.on_pass(self.ended.append)
@@ -141,7 +139,12 @@ class Rig:
 
     @property
     def state(self) -> State:
+        """Where it stands."""
         return self.pod.standing.state
+
+    def stands(self, state: State) -> bool:
+        """Whether it stands there now. A question, for mypy believes that a property once seen never changes."""
+        return self.state is state
 
     @property
     def why(self) -> str:
@@ -152,8 +155,8 @@ class Rig:
         return self.pod.switch
 
     @property
-    def evidence(self) -> Heartbeat:
-        """What this incarnation last said in its hash."""
+    def evidence(self) -> Any:
+        """What this incarnation last said in its hash (a Heartbeat; loosely typed, as in ``stands``)."""
         return self.store.evidence(PROD, self.identity.pod_id)[self.identity.incarnation]
 
     @property

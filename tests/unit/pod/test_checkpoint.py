@@ -41,10 +41,13 @@ class Case:
 
 @pytest.fixture
 def case(clock: FakeClock, store: MemoryStore) -> Case:
+    """A running pod's checkpoint."""
     return Case(clock, store)
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
+    """Run ``test`` on a loop."""
+
     async def main() -> None:
         await test()
 

@@ -30,7 +30,7 @@ def test_a_pod_subscribes_confirms_reads_and_only_then_works(rig: Make) -> None:
         async with rig() as pod:
             calls = pod.bus.calls
             assert calls.index("subscribe") < calls.index("confirmed") < calls.index("read")
-            assert pod.state is R
+            assert pod.stands(R)
             assert pod.work.began_at_s == [0.0]
             assert calls[calls.index("confirmed") :].count("read") == 2
             await pod.until(0.5)
@@ -50,7 +50,7 @@ def test_a_killed_scope_lets_nothing_begin(rig: Make, store: MemoryStore, scope:
     async def main() -> None:
         async with rig() as pod:
             await pod.until(10)
-            assert pod.state is X
+            assert pod.stands(X)
             assert pod.work.began_at_s == []
             assert len(pod.tombstones) == 1
 
@@ -67,7 +67,7 @@ def test_another_scopes_kill_is_none_of_ours(rig: Make, store: MemoryStore) -> N
             store.publish(PROD.pod("web-2").kill_channel)
             store.publish(PROD.group("us").kill_channel)
             await pod.until(10)
-            assert pod.state is R
+            assert pod.stands(R)
 
     asyncio.run(main())
 
@@ -79,12 +79,12 @@ def test_an_unreachable_redis_lets_nothing_begin(rig: Make, store: MemoryStore) 
     async def main() -> None:
         async with rig() as pod:
             await pod.until(20)
-            assert pod.state is H
+            assert pod.stands(H)
             assert "not subscribed" in pod.why
             assert pod.work.began_at_s == []
             store.unreachable = False
             await pod.until(24)
-            assert pod.state is R
+            assert pod.stands(R)
             assert len(pod.work.began_at_s) == 1
 
     asyncio.run(main())
@@ -102,7 +102,7 @@ def test_a_kill_between_confirmation_and_read_is_obeyed(rig: Make, store: Memory
             await pod.until(0.6)
             pod.bus.slow_s = 0.0
             await pod.until(10)
-            assert pod.state is X
+            assert pod.stands(X)
             assert pod.work.began_at_s == []
 
     asyncio.run(main())
@@ -119,10 +119,10 @@ def test_the_lease_runs_out_exactly_lease_s_after_the_beat_was_sent(rig: Make) -
             await pod.until(4.0)
             pod.bus.unreachable = True
             await pod.until(9.999999)
-            assert pod.state is R
+            assert pod.stands(R)
             assert pod.work.busy
             await pod.until(10.0)
-            assert pod.state is H
+            assert pod.stands(H)
             assert pod.work.ended_at_s == [10.0]
             assert "no good read for 6 s" in pod.why
             with pytest.raises(PassAborted):
@@ -142,9 +142,9 @@ def test_a_late_answer_grants_no_lease_from_its_arrival(rig: Make) -> None:
             assert pod.switch.lease_ends_at_s == T0_S + 12.0
             pod.bus.unreachable = True
             await pod.until(11.999999)
-            assert pod.state is R
+            assert pod.stands(R)
             await pod.until(12.0)
-            assert pod.state is H
+            assert pod.stands(H)
 
     asyncio.run(main())
 
@@ -160,7 +160,7 @@ def test_a_machine_that_wakes_up_has_no_lease(rig: Make, clock: FakeClock) -> No
             await clock.leap(20.0)
             with pytest.raises(PassAborted):
                 pod.switch.permit()
-            assert not pod.work.busy or pod.state is not R
+            assert not pod.work.busy or not pod.stands(R)
 
     asyncio.run(main())
 
@@ -194,7 +194,7 @@ def test_a_pod_runs_again_after_a_good_read(rig: Make) -> None:
             await pod.until(13.0)
             pod.bus.unreachable = False
             await pod.until(15.0)
-            assert pod.state is R
+            assert pod.stands(R)
             assert pod.work.busy
             assert len(pod.work.began_at_s) == 2
             assert 13.0 <= pod.work.began_at_s[1] <= 14.1
@@ -211,11 +211,11 @@ def test_a_hung_server_is_a_silent_one(rig: Make, store: MemoryStore, clock: Fak
             await pod.until(4.0)
             store.hung_until_s = clock.now_s() + 30
             await pod.until(9.999999)
-            assert pod.state is R
+            assert pod.stands(R)
             await pod.until(10.0)
-            assert pod.state is H
+            assert pod.stands(H)
             await pod.until(40.0)
-            assert pod.state is R
+            assert pod.stands(R)
 
     asyncio.run(main())
 
@@ -231,18 +231,18 @@ def test_a_pod_that_does_not_hear_itself_is_deaf(rig: Make) -> None:
             await pod.until(4.1)
             pod.bus.deaf = True
             await pod.until(8.0)
-            assert pod.state is R
+            assert pod.stands(R)
             await pod.until(8.5)
-            assert pod.state is H
+            assert pod.stands(H)
             assert "deaf" in pod.why
             assert pod.work.ended_at_s == [8.5]
             assert not pod.evidence.armed
             await pod.until(20.0)
-            assert pod.state is H
+            assert pod.stands(H)
             assert pod.count("subscribe") > 2
             pod.bus.deaf = False
             await pod.until(26.0)
-            assert pod.state is R
+            assert pod.stands(R)
             assert pod.evidence.armed
             assert pod.work.busy
 
@@ -259,9 +259,9 @@ def test_a_deaf_pod_still_obeys_the_record(rig: Make, store: MemoryStore) -> Non
             store.publish(FLEET.kill_channel, b"unheard")
             store.kill(FLEET)
             await pod.until(5.999999)
-            assert pod.state is R
+            assert pod.stands(R)
             await pod.until(6.0)
-            assert pod.state is X
+            assert pod.stands(X)
             assert pod.work.ended_at_s == [6.0]
 
     asyncio.run(main())
@@ -321,7 +321,7 @@ def test_a_reconnect_of_a_second_aborts_nothing_and_begins_nothing(rig: Make) ->
             await pod.until(4.9)
             pod.pod._tasks.loop.request("sync")  # type: ignore[union-attr]
             await pod.until(5.0)
-            assert pod.state is R
+            assert pod.stands(R)
             assert pod.work.ended_at_s == [4.5]
             assert len(pod.work.began_at_s) == 1
             pod.bus.unreachable = False
@@ -342,9 +342,9 @@ def test_a_longer_reconnect_holds(rig: Make) -> None:
             pod.bus.break_subscription()
             pod.bus.unreachable = True
             await pod.until(6.0)
-            assert pod.state is R
+            assert pod.stands(R)
             await pod.until(8.2)
-            assert pod.state is H
+            assert pod.stands(H)
             assert "not subscribed" in pod.why
 
     asyncio.run(main())
@@ -359,7 +359,7 @@ def test_a_kill_lost_in_a_reconnect_is_read_behind_it(rig: Make, store: MemorySt
             pod.bus.break_subscription()
             store.kill(FLEET)
             await pod.until(4.1)
-            assert pod.state is X
+            assert pod.stands(X)
 
     asyncio.run(main())
 
@@ -374,12 +374,12 @@ def test_a_fleet_that_is_not_armed_holds(rig: Make, store: MemoryStore) -> None:
     async def main() -> None:
         async with rig() as pod:
             await pod.until(11.0)
-            assert pod.state is H
+            assert pod.stands(H)
             assert pod.why.startswith("fleet 'prod' is not armed: a new fleet? run skillbus arm")
             assert pod.work.began_at_s == []
             store.arm(PROD)
             await pod.until(12.0)
-            assert pod.state is R
+            assert pod.stands(R)
             assert pod.work.began_at_s == [12.0]
 
     asyncio.run(main())
@@ -391,7 +391,7 @@ def test_who_prefers_to_run_runs(rig: Make, store: MemoryStore) -> None:
 
     async def main() -> None:
         async with rig(require_armed=False) as pod:
-            assert pod.state is R
+            assert pod.stands(R)
 
     asyncio.run(main())
 
@@ -404,7 +404,7 @@ def test_lost_data_holds_a_running_pod(rig: Make, store: MemoryStore) -> None:
             await pod.until(4.1)
             store.lose_data()
             await pod.until(6.0)
-            assert pod.state is H
+            assert pod.stands(H)
             assert pod.work.ended_at_s == [6.0]
 
     asyncio.run(main())
@@ -418,12 +418,12 @@ def test_a_demoted_server_holds_at_once(rig: Make, store: MemoryStore) -> None:
             await pod.until(4.1)
             store.read_only = True
             await pod.until(6.0)
-            assert pod.state is H
+            assert pod.stands(H)
             assert "read-only" in pod.why
             assert pod.work.ended_at_s == [6.0]
             store.read_only = False
             await pod.until(8.0)
-            assert pod.state is R
+            assert pod.stands(R)
 
     asyncio.run(main())
 
@@ -436,7 +436,7 @@ def test_a_refusing_server_holds_at_once(rig: Make) -> None:
             await pod.until(4.1)
             pod.bus.denied = "NOPERM: check the ACL"
             await pod.until(6.0)
-            assert pod.state is H
+            assert pod.stands(H)
             assert "NOPERM" in pod.why
 
     asyncio.run(main())
@@ -469,7 +469,7 @@ def test_any_message_stops_at_once(rig: Make, store: MemoryStore, payload: bytes
             await pod.until(4.25)
             store.publish(GROUP.kill_channel, payload)
             await pod.until(4.25)
-            assert pod.state is X
+            assert pod.stands(X)
             assert pod.work.ended_at_s == [4.25]
             record = store.record(GROUP)
             assert record is not None
@@ -512,9 +512,9 @@ def test_a_lost_message_costs_one_heartbeat(rig: Make, store: MemoryStore) -> No
             await pod.until(4.000001)
             store.kill(FLEET)
             await pod.until(5.999999)
-            assert pod.state is R
+            assert pod.stands(R)
             await pod.until(6.0)
-            assert pod.state is X
+            assert pod.stands(X)
 
     asyncio.run(main())
 
@@ -533,11 +533,11 @@ def test_never_stopped_before_quiet(rig: Make, store: MemoryStore) -> None:
             await pod.until(4.25)
             store.publish(FLEET.kill_channel)
             await pod.until(7.249999)
-            assert pod.state is P
+            assert pod.stands(P)
             assert pod.evidence.state is P
             assert not pod.evidence.quiet
             await pod.until(7.25)
-            assert pod.state is X
+            assert pod.stands(X)
             assert pod.evidence.state is X
             assert pod.evidence.quiet_at_ms - pod.evidence.tripped_at_ms == 3000
 
@@ -555,7 +555,7 @@ def test_who_cannot_vouch_is_never_stopped(rig: Make, store: MemoryStore) -> Non
             await pod.until(4.1)
             store.publish(FLEET.kill_channel)
             await pod.until(20.0)
-            assert pod.state is P
+            assert pod.stands(P)
             assert not pod.evidence.vouched
             assert "by hand" in pod.why
 
@@ -590,7 +590,7 @@ def test_a_thread_can_trip_the_latch(rig: Make) -> None:
             with pytest.raises(PassAborted):
                 pod.switch.permit()
             await pod.until(4.1)
-            assert pod.state is X
+            assert pod.stands(X)
             assert not pod.work.busy
             assert pod.store.record(FLEET) is None
             assert pod.tombstones == []
@@ -611,12 +611,12 @@ def test_a_reset_releases_no_process(rig: Make, store: MemoryStore) -> None:
             await pod.until(3.0)
             store.reset(FLEET)
             await pod.until(30.0)
-            assert pod.state is X
+            assert pod.stands(X)
             assert "reset, waits for restart" in pod.why
             assert pod.tombstones == []
             assert store.record(FLEET) is None
         async with rig(incarnation="b" * 32) as next_life:
-            assert next_life.state is R
+            assert next_life.stands(R)
             assert len(next_life.work.began_at_s) == 1
 
     asyncio.run(main())
@@ -638,7 +638,7 @@ def test_a_restart_stays_stopped(rig: Make, store: MemoryStore, loss: str) -> No
             del store.data[GROUP.killed_key]
         async with rig(incarnation="b" * 32) as next_life:
             await next_life.until(5.0)
-            assert next_life.state is X
+            assert next_life.stands(X)
             assert next_life.work.began_at_s == []
             record = store.record(GROUP)
             assert record is not None
@@ -662,7 +662,7 @@ def test_a_latched_pod_writes_a_lost_kill_back(rig: Make, store: MemoryStore) ->
             assert record is not None
             assert record.reason == "first"
             async with rig(pod_id="web-2") as other:
-                assert other.state is X
+                assert other.stands(X)
 
     asyncio.run(main())
 
@@ -675,7 +675,7 @@ def test_a_running_pod_that_missed_a_kill_stops(rig: Make, store: MemoryStore) -
             await pod.until(4.1)
             store.reset(GROUP)
             await pod.until(6.0)
-            assert pod.state is X
+            assert pod.stands(X)
             assert [cause.kind for cause in pod.switch.causes] == [CauseKind.MISSED]
             assert pod.tombstones == []
 

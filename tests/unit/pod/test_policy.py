@@ -17,7 +17,18 @@ from tests.unit.pod.rig import Rig, endless
 Make = Callable[..., Rig]
 
 STOPS = ["force-off", "FORCE-OFF", "Force-Off", " force-off ", "\tforce-off\n", "force-off\r\n", "\u00a0force-off"]
-LETS = ["", "force_off", "force off", "forceoff", "force-off!", "off", "no-force-off", "force-offf", "on", "force\u2010off"]
+LETS = [
+    "",
+    "force_off",
+    "force off",
+    "forceoff",
+    "force-off!",
+    "off",
+    "no-force-off",
+    "force-offf",
+    "on",
+    "force\u2010off",
+]
 
 
 @pytest.mark.parametrize("value", STOPS)
@@ -64,14 +75,14 @@ def test_the_environment_is_read_before_each_cycle(rig: Make, monkeypatch: pytes
             await pod.until(5.0)
             monkeypatch.setenv("SKILLBUS_POLICY", " FORCE-off ")
             await pod.until(9.999999)
-            assert pod.state is State.RUNNING
+            assert pod.stands(State.RUNNING)
             await pod.until(10.0)
-            assert pod.state is State.STOPPED
+            assert pod.stands(State.STOPPED)
             assert pod.work.began_at_s == [0.0]
             assert pod.tombstones == []
             monkeypatch.delenv("SKILLBUS_POLICY")
             await pod.until(60.0)
-            assert pod.state is State.STOPPED
+            assert pod.stands(State.STOPPED)
 
     asyncio.run(main())
 
@@ -86,14 +97,14 @@ def test_the_file_is_read_at_each_heartbeat(rig: Make, tmp_path: Path) -> None:
             await pod.until(4.1)
             policy.write_text("  Force-OFF\n")
             await pod.until(5.999999)
-            assert pod.state is State.RUNNING
+            assert pod.stands(State.RUNNING)
             await pod.until(6.0)
-            assert pod.state is State.STOPPED
+            assert pod.stands(State.STOPPED)
             assert [cause.kind for cause in pod.evidence.causes] == [CauseKind.POLICY_FILE]
             assert pod.tombstones == []
             policy.write_text("on")
             await pod.until(20.0)
-            assert pod.state is State.STOPPED
+            assert pod.stands(State.STOPPED)
 
     asyncio.run(main())
 
@@ -123,12 +134,12 @@ def test_a_file_that_cannot_be_read_holds(rig: Make, tmp_path: Path, kind: str) 
             await pod.until(4.1)
             spoil()
             await pod.until(6.0)
-            assert pod.state is State.HOLDING
+            assert pod.stands(State.HOLDING)
             assert str(policy) in pod.why
             assert not pod.work.busy
             mend()
             await pod.until(8.0)
-            assert pod.state is State.RUNNING
+            assert pod.stands(State.RUNNING)
 
     asyncio.run(main())
 
@@ -141,7 +152,7 @@ def test_a_file_that_says_something_else_lets_run(rig: Make, tmp_path: Path, con
 
     async def main() -> None:
         async with rig(policy_file=policy) as pod:
-            assert pod.state is State.RUNNING
+            assert pod.stands(State.RUNNING)
 
     asyncio.run(main())
 
@@ -154,7 +165,7 @@ def test_a_file_that_stops_lets_nothing_begin(rig: Make, tmp_path: Path) -> None
     async def main() -> None:
         async with rig(policy_file=policy) as pod:
             await pod.until(10.0)
-            assert pod.state is State.STOPPED
+            assert pod.stands(State.STOPPED)
             assert pod.work.began_at_s == []
 
     asyncio.run(main())

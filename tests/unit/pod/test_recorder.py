@@ -34,7 +34,7 @@ def test_a_record_is_written_as_soon_as_it_can_be(rig: Make, store: MemoryStore,
             store.read_only = fault == "read-only"
             store.publish(FLEET.kill_channel, b"stop")
             await pod.until(60.0)
-            assert pod.state is State.STOPPED
+            assert pod.stands(State.STOPPED)
             assert "(not recorded yet)" in pod.why
             assert reason(store) is None
             assert pod.count("write_record") > 20
@@ -63,7 +63,7 @@ def test_no_late_retry_undoes_a_reset(rig: Make, store: MemoryStore) -> None:
             store.refusal = ""
             await pod.until(20.0)
             assert reason(store) is None
-            assert pod.state is State.STOPPED
+            assert pod.stands(State.STOPPED)
             assert "reset, waits for restart" in pod.why
             assert pod.tombstones == []
             written_count = pod.count("write_record")
@@ -125,7 +125,7 @@ def test_an_order_heard_right_behind_a_reset_is_a_new_kill(rig: Make, store: Mem
             assert pod.tombstones == ["prod~web-1~fleet~.json"]
             await pod.end()
         async with rig(incarnation="b" * 32) as next_life:
-            assert next_life.state is State.STOPPED
+            assert next_life.stands(State.STOPPED)
 
     asyncio.run(main())
 

@@ -37,6 +37,7 @@ def at(folder: Path, pod_id: str = "web-1") -> Tombstones:
 
 
 def names(folder: Path) -> list[str]:
+    """What lies in the folder."""
     return sorted(path.name for path in (folder / "tombstones").iterdir())
 
 
@@ -200,7 +201,7 @@ def test_a_pod_obeys_garbage(rig: Make, store: MemoryStore, tmp_path: Path) -> N
 
     async def main() -> None:
         async with rig() as pod:
-            assert pod.state is State.STOPPED
+            assert pod.stands(State.STOPPED)
             assert pod.work.began_at_s == []
             assert store.record(OWN) is not None
 
@@ -220,7 +221,7 @@ def test_a_full_disk_delays_no_stop(rig: Make, store: MemoryStore, monkeypatch: 
                 patch.setattr(Tombstones, "keep", full)
                 store.publish(FLEET.kill_channel, b"stop")
                 await pod.until(6.5)
-                assert pod.state is State.STOPPED
+                assert pod.stands(State.STOPPED)
                 assert store.record(FLEET) is not None
                 assert not pod.evidence.latch_durable
             await pod.until(10.0)

@@ -1,0 +1,129 @@
+"""A kill from the order to its proof: each answer by itself, and nothing claimed that was not observed."""
+
+from __future__ import annotations
+
+import pytest
+
+from skillbus.bus.operator_bus import OperatorBus
+from skillbus.control.kill import Kill, preview
+from skillbus.control.status import status
+from skillbus.core.certificate import Certificate, Proof
+from skillbus.core.latch import State
+from skillbus.core.orders import KillOrder, KillRecord
+from skillbus.core.scope import Scope
+from skillbus.errors import SkillbusError
+from tests.unit.control.operators import FLEET, GROUP, PROD, Redis
+
+ORDER = KillOrder(id="k1", by="oncall", via="cli", reason="why")
+
+
+def kill(bus: OperatorBus, scope: Scope = FLEET, *, wait: bool = False) -> Kill:
+    """An order of ours; with ``wait`` it looks once who has obeyed."""
+    return Kill(bus, scope, ORDER, timeout_s=0.0 if wait else 5.0, wait=wait)
+
+
+def test_recorded_published_audited_and_read_back() -> None:
+    """In one round trip; what it says stands was read from the record."""
+    redis = Redis()
+    ear = redis.hand.pubsub()
+    ear.subscribe(FLEET.kill_channel)
+    ear.get_message(timeout=1)
+    report = redis.run(lambda bus: kill(bus).give())
+    assert (report.stands, report.first, report.answers.recorded, report.answers.receivers) == (True, True, True, 1)
+    assert report.record.reason == "why"
+    assert KillRecord.parse(redis.hand.get(FLEET.killed_key)) == report.record
+    heard = ear.get_message(timeout=1)
+    assert KillOrder.parse(heard["data"]).id == report.record.id
+    assert [(entry["kind"], entry["record"]) for entry in redis.audit()] == [("kill", report.record.id)]
+    ear.close()
+
+
+def test_a_second_kill_succeeds_and_shows_the_first_record() -> None:
+    """It is published and audited all the same."""
+    redis = Redis()
+    first = KillRecord(id="k0", reason="first")
+    redis.hand.set(GROUP.killed_key, first.to_bytes())
+    report = redis.run(lambda bus: kill(bus, GROUP).give())
+    assert (report.stands, report.first, report.answers.recorded) == (True, False, False)
+    assert report.record == first
+    assert [entry["scope"] for entry in redis.audit()] == ["group:eu"]
+
+
+def test_a_kill_that_cannot_be_audited_is_a_kill() -> None:
+    """Each answer by itself."""
+    redis = Redis()
+    redis.hand.set(PROD.audit_key, "no stream")
+    report = redis.run(lambda bus: kill(bus).give())
+    assert report.stands
+    assert isinstance(report.answers.audited, SkillbusError)
+
+
+def test_the_proof_is_the_pods_own_evidence() -> None:
+    """Stopped for this kill, or still missing by name; what PUBLISH printed counts for nothing."""
+    redis = Redis()
+    redis.hand.set(FLEET.killed_key, KillRecord(id="k1").to_bytes())
+    redis.pod("a", State.STOPPED, obeys="k1", quiet=True, quiet_at_ms=redis.now_ms)
+    redis.pod("b", State.STOPPED, obeys="another", quiet=True)
+    redis.pod("c", State.RUNNING)
+    seen: list[Certificate] = []
+
+    async def test(bus: OperatorBus) -> Certificate | None:
+        order = kill(bus, wait=True)
+        order.on_progress = seen.append
+        return (await order.give()).certificate
+
+    certificate = redis.run(test)
+    assert certificate is not None
+    assert {line.pod_id: line.proof for line in certificate.lines} == {
+        "a": Proof.STOPPED,
+        "b": Proof.UNCONFIRMED,
+        "c": Proof.UNCONFIRMED,
+    }
+    assert seen[-1] == certificate
+    assert not certificate.complete
+
+
+def test_a_fleet_without_pods_names_the_others() -> None:
+    """A person who named the wrong one sees which there are."""
+    redis = Redis()
+    redis.hand.set(Scope("staging").epoch_key, 0)
+    report = redis.run(lambda bus: kill(bus, wait=True).give())
+    assert report.fleets == (("staging", 0),)
+
+
+def test_a_preview_kills_nobody() -> None:
+    """The record that stands, and who would have to answer."""
+    redis = Redis()
+    redis.pod("a")
+    redis.pod("b", age_ms=60_000)
+    assert redis.run(lambda bus: preview(bus, FLEET)) == (None, frozenset({("a", "i1")}))
+    assert redis.hand.get(FLEET.killed_key) is None
+
+
+def test_status_tells_every_kill_and_every_pod() -> None:
+    """Stragglers first; scopes of every pod and group of the roster; whether it is armed."""
+    redis = Redis()
+    redis.pod("a", State.STOPPED, groups=("eu",))
+    redis.pod("b", State.RUNNING)
+    redis.pod("c", age_ms=60_000)
+    redis.hand.set(GROUP.killed_key, b"by hand")
+    redis.hand.set(PROD.pod("b").killed_key, b"")
+    seen = redis.run(status)
+    assert [scope for scope, _ in seen.kills] == [GROUP, PROD.pod("b")]
+    assert [(pod.pod_id, pod.word) for pod in seen.pods] == [("b", "running"), ("c", "fenced"), ("a", "stopped")]
+    assert not seen.armed
+    assert seen.fleet_record is None
+    assert seen.counts() == {"running": 1, "fenced": 1, "stopped": 1}
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xff", b"{}", b'{"state": "x"}', b'{"lease_s": 1e400}', b"[" * 10_000])
+def test_garbage_in_a_hash_breaks_no_status(raw: bytes) -> None:
+    """One pod's nonsense costs that pod's evidence, and nobody else's."""
+    redis = Redis()
+    redis.pod("a")
+    redis.hand.hset(PROD.pod_key("b"), "i1", raw)
+    redis.hand.zadd(PROD.roster_key, {"b": 1, "not a name": 1})
+    redis.hand.set(PROD.pod_key("c"), "no hash")
+    redis.hand.zadd(PROD.roster_key, {"c": 1})
+    seen = redis.run(status)
+    assert {pod.pod_id: pod.word for pod in seen.pods} == {"a": "running", "b": "lost", "c": "lost"}

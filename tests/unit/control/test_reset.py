@@ -1,0 +1,137 @@
+"""Reset and arm: what they refuse, what they move, and what they never touch."""
+
+from __future__ import annotations
+
+import pytest
+
+from skillbus.bus.operator_bus import OperatorBus
+from skillbus.control.reset import Reset, ResetRefused, arm
+from skillbus.core.latch import State
+from skillbus.core.orders import KillRecord
+from skillbus.core.scope import Scope
+from skillbus.errors import SkillbusError
+from tests.unit.control.operators import FLEET, GROUP, PROD, Redis
+
+RECORD = KillRecord(id="k1", reason="first", by="oncall", via="cli")
+
+
+def killed(redis: Redis, scope: Scope = FLEET) -> None:
+    """The scope is killed."""
+    redis.hand.set(scope.killed_key, RECORD.to_bytes())
+
+
+def reset(bus: OperatorBus, scope: Scope = FLEET, **more: bool) -> Reset:
+    """A reset of ours."""
+    return Reset(bus, scope, reason="mended", by="admin", **more)
+
+
+def test_a_reset_moves_the_epoch_to_the_servers_time_and_deletes_the_record() -> None:
+    """To ``max(epoch + 1, TIME)``, audited, and of its scope alone."""
+    redis = Redis()
+    killed(redis)
+    killed(redis, GROUP)
+    redis.hand.set(FLEET.epoch_key, 0)
+    before_ms = redis.now_ms
+    report = redis.run(lambda bus: reset(bus).do(0))
+    assert before_ms <= report.epoch <= redis.now_ms
+    assert int(redis.hand.get(FLEET.epoch_key)) == report.epoch
+    assert redis.hand.get(FLEET.killed_key) is None
+    assert redis.hand.get(GROUP.killed_key) == RECORD.to_bytes()
+    assert redis.hand.get(GROUP.epoch_key) is None
+    assert [(order.record_id, order.by) for order in report.lifted] == [("k1", "oncall")]
+    assert [entry["kind"] for entry in redis.audit()] == ["reset"]
+    assert redis.audit()[0]["lifted"] == "k1"
+
+
+def test_an_epoch_ahead_of_the_clock_still_moves() -> None:
+    """A server whose clock went back: one more than before."""
+    redis = Redis()
+    killed(redis)
+    ahead = redis.now_ms + 10**9
+    redis.hand.set(FLEET.epoch_key, ahead)
+    assert redis.run(lambda bus: reset(bus).do(0)).epoch == ahead + 1
+
+
+def test_a_scope_that_is_not_killed_is_refused() -> None:
+    """Without ``force`` nothing moves; with it the epoch does."""
+    redis = Redis()
+    redis.hand.set(FLEET.epoch_key, 0)
+    with pytest.raises(ResetRefused, match="not killed"):
+        redis.run(lambda bus: reset(bus).do(0))
+    assert redis.hand.get(FLEET.epoch_key) == b"0"
+    assert redis.audit() == []
+    assert redis.run(lambda bus: reset(bus, force=True).do(0)).epoch > 0
+
+
+def test_a_reset_that_cannot_be_audited_lifts_nothing() -> None:
+    """Audited first."""
+    redis = Redis()
+    killed(redis)
+    redis.hand.set(PROD.audit_key, "no stream")
+    with pytest.raises(SkillbusError):
+        redis.run(lambda bus: reset(bus).do(0))
+    assert redis.hand.get(FLEET.killed_key) == RECORD.to_bytes()
+    assert redis.hand.get(FLEET.epoch_key) is None
+
+
+def test_a_recent_further_order_is_refused() -> None:
+    """Somebody still wants the stop: their name and reason are in the text; ``even_recent`` overrules it."""
+    redis = Redis()
+    killed(redis)
+    redis.hand.xadd(PROD.audit_key, {"kind": "kill", "scope": "fleet", "record": "k2", "by": "alice", "reason": "why"})
+    with pytest.raises(ResetRefused, match=r'by alice \("why"\)'):
+        redis.run(lambda bus: reset(bus).do(0))
+    report = redis.run(lambda bus: reset(bus, even_recent=True).do(0))
+    assert {order.record_id for order in report.lifted} == {"k1", "k2"}
+
+
+def test_only_orders_of_the_scope_since_its_last_reset_are_lifted() -> None:
+    """Not those of other scopes, nor those before."""
+    redis = Redis()
+    killed(redis)
+    for kind, scope, record in [
+        ("kill", "fleet", "old"),
+        ("reset", "fleet", ""),
+        ("kill", "group:eu", "other"),
+        ("reset", "group:eu", ""),
+        ("kill", "fleet", "k1"),
+    ]:
+        redis.hand.xadd(PROD.audit_key, {"kind": kind, "scope": scope, "record": record})
+    lifted = redis.run(lambda bus: reset(bus).orders())
+    assert [order.record_id for order in lifted] == ["k1"]
+
+
+def test_a_kill_that_comes_back_is_told() -> None:
+    """Somebody heard an old order late."""
+    redis = Redis()
+    killed(redis)
+
+    async def test(bus: OperatorBus) -> KillRecord | None:
+        report = await reset(bus).do(0, on_watch=lambda: killed(redis))
+        return report.killed_again
+
+    assert redis.run(test) == RECORD
+
+
+def test_who_waits_for_a_restart_is_named() -> None:
+    """Pods that are stopped by this scope and still there."""
+    redis = Redis()
+    killed(redis, GROUP)
+    redis.pod("a", State.STOPPED, groups=("eu",))
+    redis.pod("b", State.STOPPING, groups=("eu",))
+    redis.pod("c", State.RUNNING, groups=("eu",))
+    redis.pod("d", State.STOPPED)
+    redis.pod("e", State.STOPPED, groups=("eu",), age_ms=60_000)
+    assert set(redis.run(lambda bus: reset(bus, GROUP).do(0)).waiting) == {"a", "b"}
+
+
+@pytest.mark.parametrize("epoch", [None, b"0", b"1700000000000"])
+def test_arming_can_never_pass_for_a_reset(epoch: bytes | None) -> None:
+    """``SETNX epoch 0``: an epoch that is there stays, and a record too."""
+    redis = Redis()
+    killed(redis)
+    if epoch is not None:
+        redis.hand.set(FLEET.epoch_key, epoch)
+    assert redis.run(lambda bus: arm(bus, "admin")) is (epoch is None)
+    assert redis.hand.get(FLEET.epoch_key) == (epoch or b"0")
+    assert redis.hand.get(FLEET.killed_key) == RECORD.to_bytes()
