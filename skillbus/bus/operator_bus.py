@@ -173,6 +173,14 @@ class OperatorBus:
             rows = await self._client.xrevrange(self.fleet.audit_key, count=count)
         return [(int(i.split(b"-")[0]), {_text(k): _text(v) for k, v in fields.items()}) for i, fields in rows]
 
+    async def killed_scopes(self) -> list[Scope]:
+        """Every scope of the fleet that has a record, also a group or pod that nobody knows (SCAN)."""
+        prefix = self.fleet.scope.killed_key
+        with translated(self.endpoint):
+            found = {_text(key) async for key in self._client.scan_iter(match=f"{prefix}*", count=1000)}
+        scopes = (self.fleet.of_suffix(name.removeprefix(prefix)) for name in sorted(found))
+        return [scope for scope in scopes if scope is not None]
+
     async def fleets(self) -> list[tuple[str, int]]:
         """``(name, pods in the roster)`` of the armed fleets on this Redis, for a person who named the wrong one.
 

@@ -26,6 +26,9 @@ from skillbus.errors import RetryLater, SkillbusError
 _POLL_S = 0.5
 """Seconds between looks at every missing pod: what fences a silent one is time, and time sends no event."""
 
+_REPLICATED_S = 0.5
+"""Seconds to wait for replicas before the proof, which must not wait for a slow one. Behind it there is time."""
+
 
 @dataclass(frozen=True, slots=True)
 class KillReport:
@@ -78,7 +81,8 @@ class Kill:
             NeedsHuman: Redis refuses these credentials.
         """
         answers, record = await self._ordered()
-        replicas = await self._replicated()
+        ordered_at_s = boottime_s()
+        replicas = await self._replicated(_REPLICATED_S)
         first, stands, standing = await self._read_back(record, answers)
         certificate = None
         fleets: tuple[tuple[str, int], ...] = ()
@@ -87,6 +91,8 @@ class Kill:
             if not certificate.lines:
                 with suppress(SkillbusError):
                     fleets = tuple(await self.bus.fleets())
+        if replicas < self.replicas:
+            replicas = await self._replicated(ordered_at_s + self.timeout_s - boottime_s())
         return KillReport(self.scope, standing, stands, first, answers, replicas, certificate, fleets)
 
     # -- the order ------------------------------------------------------------------------------------------------
@@ -120,10 +126,13 @@ class Kill:
         entry = {name: str(getattr(record, name))[:1024] for name in fields}
         return {"kind": "kill", "scope": self.scope.suffix.lstrip(":") or "fleet", "record": record.id, **entry}
 
-    async def _replicated(self) -> int:
+    async def _replicated(self, patience_s: float) -> int:
+        """How many replicas hold it; asked again, with that much patience, while there are too few."""
+        count, deadline_s = 0, boottime_s() + patience_s
         with suppress(SkillbusError):
-            return await self.bus.replicas(max(self.replicas, 1), self.timeout_s) if self.replicas else 0
-        return 0
+            while self.replicas > count and (remaining_s := deadline_s - boottime_s()) > 0:
+                count = await self.bus.replicas(self.replicas, remaining_s)
+        return count
 
     async def _read_back(self, record: KillRecord, answers: OrderAnswers) -> tuple[bool, bool, KillRecord]:
         """``(whether it is ours, whether one was read back, the record)``."""

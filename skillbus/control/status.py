@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from skillbus.bus.operator_bus import OperatorBus
 from skillbus.core.orders import KillRecord
 from skillbus.core.roster import PodView, view
-from skillbus.core.scope import NAME, Fleet, Scope
+from skillbus.core.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Status:
 
 async def status(bus: OperatorBus) -> Status:
     """Look at the whole fleet."""
-    server_ms, beats = await bus.heartbeats(await bus.pod_ids())
-    scopes = _scopes(bus.fleet, view(server_ms, beats))
-    reading = await bus.read(scopes)
+    _, beats = await bus.heartbeats(await bus.pod_ids())
+    killed = await bus.killed_scopes()
+    reading = await bus.read([bus.fleet.scope, *(scope for scope in killed if scope != bus.fleet.scope)])
     kills = [(scope, stored.record) for scope, stored in reading.scopes.items() if stored.record is not None]
     return Status(
         fleet=bus.fleet.name,
@@ -50,9 +50,3 @@ async def status(bus: OperatorBus) -> Status:
         kills=tuple((scope, KillRecord.parse(raw)) for scope, raw in kills),
         pods=tuple(view(reading.server_ms, beats)),
     )
-
-
-def _scopes(fleet: Fleet, pods: list[PodView]) -> list[Scope]:
-    found = {group for pod in pods for life in pod.lives for group in life.beat.groups}
-    groups = sorted(group for group in found if NAME.fullmatch(group))  # evidence is whatever a pod wrote
-    return [fleet.scope, *(fleet.group(group) for group in groups), *(fleet.pod(pod.pod_id) for pod in pods)]

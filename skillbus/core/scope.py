@@ -94,6 +94,13 @@ class Fleet:
         """Every scope a pod belongs to, the fleet first."""
         return (self.scope, *(self.group(group) for group in groups), self.pod(pod_id))
 
+    def of_suffix(self, suffix: str) -> Scope | None:
+        """The scope whose ``suffix`` this is, or None."""
+        if not suffix:
+            return self.scope
+        match = re.fullmatch(r":(group|pod):([A-Za-z0-9._-]{1,64})", suffix)
+        return Scope(self.name, ScopeKind(match[1]), match[2]) if match else None
+
     def pod_key(self, pod_id: str) -> str:
         """The hash in which a pod leaves its evidence; one field per incarnation."""
         return f"skillbus:{{{self.name}}}:pod:{pod_id}"

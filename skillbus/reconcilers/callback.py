@@ -90,10 +90,13 @@ class _Call:
         return self._checkpoint()
 
     async def settle(self, permit: Permit) -> None:
-        """As the pod's checkpoint, awaitable in any loop."""
+        """As the pod's checkpoint, awaitable in any loop. A cancellation meanwhile is a refusal too."""
         self._refuse_if_over()
         asked = asyncio.run_coroutine_threadsafe(self._checkpoint.settle(permit), self._pod_loop)
-        await asyncio.wrap_future(asked)
+        try:
+            await asyncio.wrap_future(asked)
+        except asyncio.CancelledError as error:
+            raise PassAborted("the pass was told to end before its last change had been settled") from error
         self._refuse_if_over()
 
     @property

@@ -203,6 +203,22 @@ def test_a_cut_subscription_never_heals_by_itself(ground: Ground) -> None:
     on(ground, test)
 
 
+def test_a_cut_subscription_is_not_taken_up_again(ground: Ground) -> None:
+    """Asked again after its error, a client that re-subscribed by itself is found out before it delivers anything."""
+    demand(ground, "cut_subscriptions")
+
+    async def test(bus: Bus) -> None:
+        subscription = await confirmed(bus)
+        ground.cut_subscriptions()
+        for _ in range(2):
+            with pytest.raises(BusUnreachable):
+                await messages(subscription, 1)
+            ground.publish(FLEET.kill_channel, b"in the gap")
+        await subscription.close()
+
+    on(ground, test)
+
+
 # -- read ---------------------------------------------------------------------------------------------------------
 
 

@@ -123,7 +123,7 @@ def test_what_is_not_proved_is_not_called_stopped(redis_server: RealServer, tmp_
     reset(redis_server)
     with WatchedPod(redis_server, tmp_path) as one:
         one.until_works()
-        few = skillbus("kill", "--replicas", "1", env=env)
+        few = skillbus("kill", "--replicas", "1", "--timeout", "3s", env=env)
     assert few.code == 5, few
     assert "held by 0 replicas (1 wanted)" in few.out
     assert "1 of 1 stopped" in few.out

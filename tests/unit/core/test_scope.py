@@ -78,3 +78,13 @@ def test_a_fleet_is_found_by_its_epoch_alone(name: str) -> None:
     assert Fleet.of_epoch_key(fleet.scope.epoch_key) == name
     others = (fleet.group("g").epoch_key, fleet.pod("p").epoch_key, fleet.scope.killed_key, fleet.roster_key)
     assert {Fleet.of_epoch_key(key) for key in others} == {None}
+
+
+@given(NAMES, NAMES)
+def test_a_scope_is_found_by_its_suffix(fleet_name: str, name: str) -> None:
+    """Each scope's own suffix leads back to it; what is no suffix leads nowhere."""
+    fleet = Fleet(fleet_name)
+    for scope in (fleet.scope, fleet.group(name), fleet.pod(name)):
+        assert fleet.of_suffix(scope.suffix) == scope
+    assert fleet.of_suffix(f":{name}") is None
+    assert fleet.of_suffix(":pod:") is None
