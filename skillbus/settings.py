@@ -110,7 +110,7 @@ class BusSettings(_Group):
     fleet: str = "default"
     """The namespace of one fleet on that Redis."""
 
-    command_timeout_s: Seconds = 1.0
+    command_timeout_s: Annotated[Seconds, Field(ge=0.01)] = 1.0
     """Seconds any one command may take. A stop that waits longer than this for an answer acts on not knowing."""
 
     @model_validator(mode="after")
@@ -140,7 +140,7 @@ class PodSettings(_Group):
     lease_s: Seconds = 6.0
     """Seconds a pod may act after its last good read. Default: three heartbeats."""
 
-    echo_s: Seconds = 2.0
+    echo_s: Annotated[Seconds, Field(ge=0.01)] = 2.0
     """Seconds within which a pod must hear its own voice, or count as deaf."""
 
     stop_grace_s: Seconds = 2.0

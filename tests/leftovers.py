@@ -34,7 +34,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._threads = set(threading.enumerate())
-        self._processes = _processes()
+        self._pids = _pids()
         self._files = _files()
         self._tasks: list[str] = []
 
@@ -73,7 +73,7 @@ class Watch:
     def _left_processes(self, until: float, session_pids: frozenset[int]) -> list[str]:
         found = [
             process
-            for process in _processes() - self._processes
+            for process in _ours_among(_pids() - self._pids)
             if process.pid not in session_pids and not _is_of(process, session_pids)
         ]
         _, alive = psutil.wait_procs(found, timeout=max(0.0, until - time.monotonic()))
@@ -111,17 +111,20 @@ def _files() -> set[tuple[int, str]]:
     return {(number, target) for number, target in found if not target.startswith(f"/proc/{os.getpid()}/fd")}
 
 
-def _processes() -> set[psutil.Process]:
-    """Every descendant of ours, and every process that bears this run's mark."""
-    ours = psutil.Process()
-    found = set(ours.children(recursive=True))
+def _pids() -> set[int]:
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 - twice a test: it must be cheap
+
+
+def _ours_among(pids: set[int]) -> set[psutil.Process]:
+    """Those of ``pids`` that are our descendants, or bear this run's mark."""
+    if not pids:
+        return set()
+    found = {process for process in psutil.Process().children(recursive=True) if process.pid in pids}
     mark = f"{_MARK_NAME}={_MARK_VALUE}".encode()
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit() or int(folder.name) == ours.pid:
-            continue
+    for pid in pids:
         try:
-            if mark in (folder / "environ").read_bytes().split(b"\0"):
-                found.add(psutil.Process(int(folder.name)))
+            if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.add(psutil.Process(pid))
         except (OSError, psutil.NoSuchProcess):
             continue
     return found

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from skillbus.core.latch import CauseKind, State
+from skillbus.core.latch import State
 from skillbus.core.orders import PROTOCOL_VERSION
 
 Millis = Annotated[int, Field(ge=0, le=250_000_000_000_000)]
@@ -20,11 +20,11 @@ LeaseS = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
 class CauseLine(BaseModel):
-    """One cause of a pod's latch, as shown to others."""
+    """One cause of a pod's latch, as shown to others. ``kind`` is a word, for a newer pod may know more of them."""
 
     model_config = ConfigDict(frozen=True)
 
-    kind: CauseKind
+    kind: str
     scope: str = ""
     record_id: str = ""
     reason: str = ""

@@ -40,29 +40,27 @@ class Recorder:
     async def run(self) -> None:
         """Act on every change, until cancelled. What is on its way to the disk is finished first."""
         changed = self._switch.listen()
-        disk = asyncio.create_task(self._keep_disk())
         try:
-            while True:
-                changed.clear()
-                self._take_all()
-                await changed.wait()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_disk())
+                while True:
+                    changed.clear()
+                    self._take_all(group)
+                    await changed.wait()
         finally:
-            tasks = [disk, *self._writers.values()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._take_all(write=False)
+            self._take_all(None)
             await asyncio.to_thread(self._flush)
 
-    def _take_all(self, *, write: bool = True) -> None:
+    def _take_all(self, group: asyncio.TaskGroup | None) -> None:
+        """Hand each action to whoever carries it out. Without a group, at the end, no new writer is started."""
         while self._switch.actions:
             action = self._switch.actions.popleft()
             if isinstance(action, Keep | Drop):
                 scope = action.obeyed.scope if isinstance(action, Keep) else action.scope
                 self._pending[scope] = action
                 self._dirty.set()
-            elif isinstance(action, Restore) and write:
-                self._write(action.obeyed)
+            elif isinstance(action, Restore) and group is not None:
+                self._write(group, action.obeyed)
 
     # -- tombstones -----------------------------------------------------------------------------------------------
 
@@ -98,10 +96,10 @@ class Recorder:
 
     # -- records --------------------------------------------------------------------------------------------------
 
-    def _write(self, obeyed: Obeyed) -> None:
+    def _write(self, group: asyncio.TaskGroup, obeyed: Obeyed) -> None:
         writer = self._writers.get(obeyed.scope)
         if writer is None or writer.done():
-            self._writers[obeyed.scope] = asyncio.create_task(self._persist(obeyed.scope))
+            self._writers[obeyed.scope] = group.create_task(self._persist(obeyed.scope))
 
     async def _persist(self, scope: Scope) -> None:
         retrying = AsyncRetrying(

@@ -196,7 +196,7 @@ class Watch:
 
     async def _listen(self, subscription: Subscription) -> None:
         while not self._ears.overdue:
-            message = await subscription.get(self._ears.echo_s / 4)
+            message = await subscription.get(self._ears.echo_s / 8)
             if message is not None:
                 self._heed(message)
         self._ears.lost()

@@ -224,7 +224,7 @@ def test_a_hung_server_is_a_silent_one(rig: Make, store: MemoryStore, clock: Fak
 
 
 def test_a_pod_that_does_not_hear_itself_is_deaf(rig: Make) -> None:
-    """The echo of the beat at 6.0 is due at 8.0; the next look is at 8.5. Then the pod holds and subscribes anew."""
+    """The echo of the beat at 6.0 is due at 8.0; the next look is at 8.25. Then the pod holds and subscribes anew."""
 
     async def main() -> None:
         async with rig(endless) as pod:
@@ -232,10 +232,10 @@ def test_a_pod_that_does_not_hear_itself_is_deaf(rig: Make) -> None:
             pod.bus.deaf = True
             await pod.until(8.0)
             assert pod.stands(R)
-            await pod.until(8.5)
+            await pod.until(8.25)
             assert pod.stands(H)
             assert "deaf" in pod.why
-            assert pod.work.ended_at_s == [8.5]
+            assert pod.work.ended_at_s == [8.25]
             assert not pod.evidence.armed
             await pod.until(20.0)
             assert pod.stands(H)
@@ -280,9 +280,9 @@ def test_a_twins_voice_is_not_ones_own(rig: Make, store: MemoryStore) -> None:
                 return deliver(channel, payload) if not payload.startswith(b"a" * 32) else 1
 
             own.deliver = only_the_twins  # type: ignore[method-assign]
-            await pod.until(8.4)
+            await pod.until(8.2)
             assert pod.count("subscribe") == 1
-            await pod.until(8.5)
+            await pod.until(8.25)
             assert pod.count("subscribe") == 2
 
     asyncio.run(main())
