@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,16 +60,16 @@ def _auto(stage: Stage, output: Output) -> bool:
 def _interactive(stage: Stage, console: Console) -> None:
     from skillbus.demo.stage import watch
 
-    url = stage.redis.url
+    url, command = stage.redis.url, shutil.which("skillbus") or str(Path(sys.argv[0]).resolve())
     lines = [
         f"fleet 'demo' on {url}: {len(stage.pods)} pods; their skills are under {stage.folder}",
         "",
         "Stop them all, from another terminal, with any of:",
         f'    redis-cli -p {stage.redis.port} PUBLISH skillbus:demo:kill "the manifest is compromised"',
-        f'    skillbus kill "the manifest is compromised" --fleet demo --redis {url}',
+        f'    {command} kill "the manifest is compromised" --fleet demo --redis {url}',
         "Look, and permit a restart:",
-        f"    skillbus status --fleet demo --redis {url}",
-        f'    skillbus reset --fleet demo --redis {url} --confirm demo --reason "it was a rehearsal"',
+        f"    {command} status --fleet demo --redis {url}",
+        f'    {command} reset --fleet demo --redis {url} --confirm demo --reason "it was a rehearsal"',
         "Here: e + Enter: the source publishes a new edition, slowly · r + Enter: restart pod-1 · q + Enter: end",
         "",
     ]

@@ -100,7 +100,8 @@ def headline(seen: Status) -> str:
 
 
 def _kill_lines(seen: Status) -> list[str]:
-    return [f"{scope} is killed: {record.sentence()}" for scope, record in seen.kills]
+    """Every kill that the headline does not name already."""
+    return [f"{scope} is killed: {record.sentence()}" for scope, record in seen.kills if scope.name]
 
 
 def _table(seen: Status) -> Table:
@@ -121,7 +122,7 @@ def _table(seen: Status) -> Table:
         hears = "-" if life not in pod.current else ("yes" if life.beat.armed else "DEAF")
         if life.beat.hears and not life.beat.armed:
             hears = "not yet"
-        why = Text(harmless(life.beat.why, 120))
+        why = Text(harmless(_why(life), 120))
         table.add_row(pod.pod_id, shown, f"{life.age_s:.0f} s ago", hears, Text(harmless(_last_pass(life), 40)), why)
     if len(seen.pods) > _ROWS:
         table.add_row(f"… and {len(seen.pods) - _ROWS} more", "", "", "", "", "")
@@ -131,6 +132,22 @@ def _table(seen: Status) -> Table:
 def _life(pod: PodView) -> Life | None:
     lives = pod.current or pod.lives
     return max(lives, key=lambda life: life.beat.beat_at_ms) if lives else None
+
+
+def _why(life: Life) -> str:
+    """Briefly: a kill by its scope, for its record stands above; anything else in the pod's own words."""
+    if not life.beat.causes:
+        return life.beat.why
+    words = []
+    for cause in life.beat.causes:
+        if not cause.scope:
+            words.append(f"{cause.kind}: {cause.reason}")
+            continue
+        state = (
+            "reset, waits for restart" if cause.lifted else ("killed" if cause.recorded else "killed, not recorded yet")
+        )
+        words.append(f"{cause.scope.replace(':', ' ')} {state}")
+    return "; ".join(words)
 
 
 def _last_pass(life: Life) -> str:

@@ -7,6 +7,7 @@ import os
 import select
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -106,9 +107,7 @@ async def _watch(stage: Stage, say: Callable[[str], None]) -> None:
         while True:
             with suppress(SkillbusError):
                 for pod in (await status(bus)).pods:
-                    skills = next((p for p in stage.pods if p.pod_id == pod.pod_id), None)
-                    count = len(skills.editions()) if skills else 0
-                    line = f"{pod.pod_id}: {pod.word}, {count} skills" + _why(pod.current)
+                    line = f"{pod.pod_id}: {pod.word}, {_on_disk(stage, pod.pod_id)}" + _why(pod.current)
                     if shown.get(pod.pod_id) != line:
                         shown[pod.pod_id] = line
                         say(line)
@@ -129,6 +128,13 @@ async def _grant(stage: Stage, wish: str, say: Callable[[str], None]) -> None:
     stage.server.publish("two", pace_s=0.2)
     async with stage.operator() as bus:
         await bus.publish(bus.fleet.sync_channel, {"v": 1, "id": os.urandom(4).hex()})
+
+
+def _on_disk(stage: Stage, pod_id: str) -> str:
+    """``4 skills (3 of edition one, 1 of edition two)``."""
+    editions = Counter(edition for pod in stage.pods if pod.pod_id == pod_id for edition in pod.editions().values())
+    parts = ", ".join(f"{count} of {edition}" for edition, count in sorted(editions.items()))
+    return f"{editions.total()} skills" + (f" ({parts})" if parts else "")
 
 
 def _why(lives: tuple[Life, ...]) -> str:
