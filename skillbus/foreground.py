@@ -22,6 +22,7 @@ from skillbus.output import ERROR, INTERRUPTED, KILLED, OK, UNKNOWN, Output, pri
 if TYPE_CHECKING:
     from skillbus.core.outcome import Outcome, PassResult
     from skillbus.pod.pod import Pod
+    from skillbus.pod.switch import Standing
     from skillbus.settings import Settings
 
 TOLD = "SKILLBUS_RUN_TOLD"
@@ -57,15 +58,24 @@ def main() -> None:
         settings = Settings.load(**told["given"])
         pod = _pod(settings, told["program"])
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        if not os.environ.get("SKILLBUS_DEBUG"):
+            logging.getLogger("skillbus.pod.pod").addFilter(_without_traceback)
         runner = _Runner(pod, settings.pod.stop_grace_s + _END_GRACE_S)
         code, result, outcome = runner.once() if told["once"] else runner.forever()
         if output is Output.JSON and told["once"]:
-            print_json("run", _fields(pod, code, result, outcome))
+            print_json("run", _fields(pod, runner.standing, code, result, outcome))
         sys.stdout.flush()
         if not runner.ended:
             # A pass that will not end must not keep the process: the guard ends what a program left behind.
             os._exit(code or ERROR)
         raise SystemExit(code)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Why a pod broke is one sentence here. Passes its record on."""
+    if record.levelno >= logging.CRITICAL:
+        record.exc_info = None
+    return True
 
 
 def _pod(settings: Settings, program: list[str]) -> Pod:
@@ -89,6 +99,7 @@ class _Runner:
         self._signal: int | None = None
         self._passed: tuple[Outcome, PassResult] | None = None
         self.ended = True
+        self.standing: Standing | None = None  # how the pod stood before it ended
         pod.on_pass(self._on_pass)
         pod.on_change(lambda standing: self._news.set())
 
@@ -112,14 +123,23 @@ class _Runner:
         if not self.ended:
             say(f"skillbus: the pass did not end within {self._grace_s:g} s: ending without it")
 
+    def _raise_if_broken(self) -> None:
+        """A thread that ended unasked is a pod that broke, whether or not it left an error."""
+        from skillbus.pod.pod import root_cause
+
+        if self._pod.failure is not None:
+            cause = root_cause(self._pod.failure)
+            raise cause if isinstance(cause, Exception) else RuntimeError(f"the pod broke: {type(cause).__name__}")
+        if self._pod.wait(0):
+            raise RuntimeError("the pod ended by itself")
+
     def forever(self) -> tuple[int, None, None]:
         """Until a signal. A stopped pod stays, alive and visible."""
         self._start()
-        while self._signal is None and self._pod.failure is None:
+        while self._signal is None and not self._pod.wait(0):
             self._news.wait(1.0)  # a pod that breaks sets no event
             self._news.clear()
-        if self._pod.failure is not None:
-            raise self._pod.failure
+        self._raise_if_broken()
         self._stop()
         return (INTERRUPTED if self._signal == signal.SIGINT else OK), None, None
 
@@ -132,7 +152,8 @@ class _Runner:
         while (code := self._once_code(boottime_s() >= patience_until_s)) is None:
             self._news.wait(0.2)
             self._news.clear()
-        standing = self._pod.standing
+        self._raise_if_broken()
+        self.standing = standing = self._pod.standing
         self._stop()
         if code in (KILLED, UNKNOWN):
             say(f"skillbus: nothing done: {standing.why or 'no answer from Redis yet'}")
@@ -145,7 +166,7 @@ class _Runner:
 
         if self._signal is not None:
             return INTERRUPTED
-        if self._pod.failure is not None:
+        if self._pod.wait(0):
             return ERROR
         standing = self._pod.standing
         if self._pod.switch.latched:
@@ -157,8 +178,10 @@ class _Runner:
         return None
 
 
-def _fields(pod: Pod, code: int, result: PassResult | None, outcome: Outcome | None) -> dict[str, Any]:
-    standing = pod.standing
+def _fields(
+    pod: Pod, standing: Standing | None, code: int, result: PassResult | None, outcome: Outcome | None
+) -> dict[str, Any]:
+    standing = standing or pod.standing
     return {
         "exit_code": code,
         "pod": pod.identity.pod_id,

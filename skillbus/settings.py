@@ -22,6 +22,9 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from skillbus.core.scope import checked_name
 from skillbus.errors import BadSettings
 
+POLICY_NAMES = ("SKILLBUS_POLICY", "NBI_SKILLS_MANAGEMENT_POLICY")
+"""``force-off`` in any of them stops a pod. Read before each cycle, not once (pod/policy.py)."""
+
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -137,8 +140,9 @@ class PodSettings(_Group):
     heartbeat_s: Seconds = 2.0
     """Seconds between heartbeats, hence the longest a lost kill message goes unnoticed."""
 
-    lease_s: Seconds = 6.0
-    """Seconds a pod may act after its last good read. Default: three heartbeats."""
+    lease_s: Annotated[Seconds, Field(le=50)] = 6.0
+    """Seconds a pod may act after its last good read. Default: three heartbeats. At most 50, for a pod's evidence in
+    Redis lasts for 60: a pod that may still act must not have vanished."""
 
     echo_s: Annotated[Seconds, Field(ge=0.01)] = 2.0
     """Seconds within which a pod must hear its own voice, or count as deaf."""
@@ -265,7 +269,12 @@ def origins(settings: Settings, given: frozenset[str]) -> list[tuple[str, str, s
             source = "given" if name in given else next((n for n in names if os.environ.get(n)), "")
             if not source and _is_secret(field) and os.environ.get(f"SKILLBUS_{name.upper()}_FILE"):
                 source = f"SKILLBUS_{name.upper()}_FILE"
-            rows.append((names[0], _shown(name, getattr(values, name)), source or "default"))
+            shown = _shown(name, getattr(values, name))
+            if name == "pod_id" and not shown:
+                shown = "(the host's name and a digest of what the pod does)"
+            rows.append((names[0], shown, source or "default"))
+    for name in POLICY_NAMES:
+        rows.append((name, os.environ.get(name, ""), name if os.environ.get(name) else "default"))
     return rows
 
 

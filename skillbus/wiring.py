@@ -13,7 +13,7 @@ from skillbus.bus.connect import Endpoint
 from skillbus.clock import BootClock
 from skillbus.core.ports import Bus, Reconciler
 from skillbus.core.scope import Fleet
-from skillbus.pod.evidence import Identity
+from skillbus.pod.identity import Identity
 from skillbus.pod.pod import Pod
 from skillbus.settings import BusSettings, Settings, default_pod_id, without_secrets
 

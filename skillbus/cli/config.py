@@ -20,7 +20,9 @@ def config(output: OutputOption = Output.TABLE, fleet: FleetOption = None, redis
         if output is Output.JSON:
             print_json("config", {"settings": [{"name": n, "value": v, "from": f} for n, v, f in rows]})
             return
-        table = Table("setting", "value", "from", box=None, pad_edge=False)
+        table = Table("setting", box=None, pad_edge=False)
+        table.add_column("value", overflow="fold")  # what was cut cannot be checked
+        table.add_column("from", overflow="fold")
         for name, value, source in rows:
             table.add_row(name, Text(value), source)
         stdout().print(table)

@@ -81,22 +81,35 @@ async def _watch(settings: Settings, output: Output) -> None:
 
 
 def headline(seen: Status) -> str:
-    """One sentence: ``fleet 'prod': RUNNING 44``, ``STOPPING 41/44``, ``STOPPED since …``."""
+    """One sentence: ``fleet 'prod': RUNNING 44``, ``STOPPING 41/44``, ``STOPPED 44``, with what else there is."""
     counts = seen.counts()
-    alive = sum(counts[word] for word in ("running", "stopping", "starting", "holding", "stopped"))
+    others = ", ".join(_counted(seen, word, count) for word, count in sorted(counts.items()) if word != "running")
+    name, aside = f"fleet '{seen.fleet}': ", f" ({others})" if others else ""
     record = seen.fleet_record
-    name = f"fleet '{seen.fleet}': "
     if record is not None:
-        quiet = counts["stopped"] + counts["fenced"] + counts["ended"] + counts["lost"] == len(seen.pods)
-        if alive and not quiet:
-            return f"{name}STOPPING {counts['stopped']}/{alive}: {record.sentence()}"
-        return f"{name}STOPPED {counts['stopped']}: {record.sentence()}"
+        open_count = sum(count for word, count in counts.items() if word not in _ENDED)
+        if open_count:
+            stopped = f"STOPPING {counts['stopped']}/{counts['stopped'] + open_count}"
+        else:
+            stopped = f"STOPPED {counts['stopped']}"
+        return f"{name}{stopped}: {record.sentence()}"
     if not seen.armed:
         return f"{name}NOT ARMED: its pods hold. A new fleet? run skillbus arm. An old one? its Redis lost its data"
-    if counts["stopped"] and counts["stopped"] == alive:
-        return f"{name}STOPPED {alive}: reset; its pods wait for a restart"
-    others = [f"{count} {word}" for word, count in sorted(counts.items()) if word != "running"]
-    return f"{name}RUNNING {counts['running']}" + (f" ({', '.join(others)})" if others else "")
+    return f"{name}RUNNING {counts['running']}{aside}"
+
+
+_ENDED = frozenset({"stopped", "fenced", "ended", "lost"})
+
+
+def _counted(seen: Status, word: str, count: int) -> str:
+    lifted = word == "stopped" and _all_lifted(seen)
+    return f"{count} {word}" + (": reset, they wait for a restart" if lifted else "")
+
+
+def _all_lifted(seen: Status) -> bool:
+    """Whether every stopped pod was stopped by kills that were reset since, and by nothing else."""
+    lives = [life for pod in seen.pods if pod.word == "stopped" for life in pod.current]
+    return all(cause.lifted for life in lives for cause in life.beat.causes)
 
 
 def _kill_lines(seen: Status) -> list[str]:
@@ -136,7 +149,7 @@ def _life(pod: PodView) -> Life | None:
 
 def _why(life: Life) -> str:
     """Briefly: a kill by its scope, for its record stands above; anything else in the pod's own words."""
-    if not life.beat.causes:
+    if not life.beat.causes and life.beat.vouched:
         return life.beat.why
     words = []
     for cause in life.beat.causes:
@@ -147,6 +160,8 @@ def _why(life: Life) -> str:
             "reset, waits for restart" if cause.lifted else ("killed" if cause.recorded else "killed, not recorded yet")
         )
         words.append(f"{cause.scope.replace(':', ' ')} {state}")
+    if not life.beat.vouched:
+        words.append("its work may go on: end this pod's processes by hand")
     return "; ".join(words)
 
 

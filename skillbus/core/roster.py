@@ -17,8 +17,8 @@ from skillbus.core.scope import Scope, ScopeKind
 FENCE_MARGIN_MS = 1000
 """Beyond the lease: what rounding and the way to the server may have added (docs/protocol.md, P7)."""
 
-_LATE_AFTER_S = 3.0
-"""A beat older than this was missed: one and a half of the default heartbeat."""
+_LATE_AFTER_LEASES = 0.5
+"""A beat older than this part of a lease was missed: a lease is three heartbeats by default."""
 
 
 class Presence(StrEnum):
@@ -38,11 +38,6 @@ class Life:
     beat: Heartbeat
     presence: Presence
     age_s: float
-
-    @property
-    def fenced_at_ms(self) -> int:
-        """Server time at which its lease had certainly run out, if it was not heard from since."""
-        return fenced_at_ms(self.beat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +59,13 @@ class PodView:
 
     @property
     def word(self) -> str:
-        """One word for the pod: its state, or what is known instead of one. The worst of its lives speaks."""
+        """One word for the pod: its state, or what is known instead of one. The worst of its lives speaks.
+
+        A life that could not vouch for the end of its work stays ``unconfirmed`` after it has fallen silent, beside
+        whatever came after it.
+        """
+        if any(not life.beat.vouched for life in self.lives if life not in self.current):
+            return "unconfirmed"
         if self.current:
             return str(min((life.beat.state for life in self.current), key=_WORST_FIRST.index))
         if not self.lives:
@@ -72,7 +73,7 @@ class PodView:
         last = max(self.lives, key=lambda life: life.beat.beat_at_ms)
         if last.presence is Presence.ENDED:
             return "ended"
-        return "fenced" if last.beat.vouched else "unconfirmed"
+        return "fenced"
 
 
 _WORST_FIRST = (State.RUNNING, State.STOPPING, State.STARTING, State.HOLDING, State.STOPPED)
@@ -89,7 +90,7 @@ def presence_of(beat: Heartbeat, now_ms: int) -> Presence:
         return Presence.ENDED
     if now_ms >= fenced_at_ms(beat):
         return Presence.FENCED
-    return Presence.LATE if now_ms - beat.beat_at_ms > _LATE_AFTER_S * 1000 else Presence.LIVE
+    return Presence.LATE if now_ms - beat.beat_at_ms > beat.lease_s * _LATE_AFTER_LEASES * 1000 else Presence.LIVE
 
 
 def view(now_ms: int, heartbeats: Mapping[str, Sequence[Heartbeat]]) -> list[PodView]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 FLEET = "demo"
@@ -64,8 +65,17 @@ class DemoPod:
         return lines[-1] if lines else "(its log is empty)"
 
     def editions(self) -> dict[str, str]:
-        """What is on disk: the edition of each skill, by name."""
-        return {path.parent.name: path.read_text().strip() for path in sorted(self.skills.glob("*/EDITION.txt"))}
+        """What is on disk: the edition of each skill, by name. A skill that is just being swapped may be missing."""
+        found = {}
+        for path in sorted(self.skills.glob("*/EDITION.txt")):
+            with suppress(FileNotFoundError):
+                found[path.parent.name] = path.read_text().strip()
+        return found
+
+    def newest_change_ms(self) -> int:
+        """When anything under the skills folder was last changed, by the machine's clock; which is Redis' here, too."""
+        paths = [self.skills, *self.skills.rglob("*")]
+        return max(path.lstat().st_ctime_ns for path in paths) // 1_000_000
 
     def picture(self) -> str:
         """A digest of every name and byte under the skills folder: equal pictures, equal disk."""

@@ -99,7 +99,7 @@ class Story:
         """Every pod's own evidence says: stopped, and quiet."""
         seen = await self._until_status(self._all_stopped, "the word 'stopped' from every pod")
         took = sorted(self._quiet_ms(seen))
-        self._pictures = {pod.pod_id: pod.picture() for pod in self.pods}
+        self._compare_instants(seen)
         landed = sum(edition == "edition two" for pod in self.pods for edition in pod.editions().values())
         total = sum(len(pod.editions()) for pod in self.pods)
         return (
@@ -119,8 +119,9 @@ class Story:
     async def restart_stays_stopped(self) -> str:
         """A new process under the same id finds the record, and does nothing."""
         pod = self.pods[0]
+        before = _incarnation(await status(self.bus), pod.pod_id)
         await self._restart(pod)
-        await self._until_status(lambda seen: _state(seen, pod.pod_id) is State.STOPPED, f"{pod.pod_id} stopped again")
+        await self._until_status(lambda seen: _stopped_anew(seen, pod.pod_id, before), f"{pod.pod_id} stopped again")
         self._compare_pictures(self.pods)
         return f"{pod.pod_id} came back, read the record, and stays stopped"
 
@@ -156,11 +157,23 @@ class Story:
         return any("edition two" in pod.editions().values() for pod in self.pods)
 
     def _all_stopped(self, seen: Status) -> bool:
-        return all(_state(seen, pod.pod_id) is State.STOPPED for pod in self.pods)
+        """Whether each says so. Its disk is pictured at the first moment it is seen to, not when the last one has."""
+        for pod in self.pods:
+            if pod.pod_id not in self._pictures and _state(seen, pod.pod_id) is State.STOPPED:
+                self._pictures[pod.pod_id] = pod.picture()
+        return len(self._pictures) == len(self.pods)
 
     def _quiet_ms(self, seen: Status) -> list[int]:
         lives = [life for pod in seen.pods for life in pod.current]
         return [max(0, life.beat.quiet_at_ms - self._killed_at_ms) for life in lives]
+
+    def _compare_instants(self, seen: Status) -> None:
+        """No disk changed after its pod was quiet: by the file system's own account, whenever we came to look."""
+        quiet_at_ms = {pod.pod_id: life.beat.quiet_at_ms for pod in seen.pods for life in pod.current}
+        for pod in self.pods:
+            late_ms = pod.newest_change_ms() - quiet_at_ms[pod.pod_id]
+            if late_ms > 0:
+                raise NotObserved(f"the disk of {pod.pod_id} changed {late_ms} ms after it was quiet")
 
     def _compare_pictures(self, pods: list[DemoPod]) -> None:
         for pod in pods:
@@ -204,6 +217,16 @@ def _state(seen: Status, pod_id: str) -> State | None:
         if pod.pod_id == pod_id and len(pod.current) == 1:
             return pod.current[0].beat.state
     return None
+
+
+def _incarnation(seen: Status, pod_id: str) -> str:
+    lives = [life for pod in seen.pods if pod.pod_id == pod_id for life in pod.current]
+    return lives[0].beat.incarnation if lives else ""
+
+
+def _stopped_anew(seen: Status, pod_id: str, before: str) -> bool:
+    """Whether another incarnation than ``before`` says that it is stopped."""
+    return _state(seen, pod_id) is State.STOPPED and _incarnation(seen, pod_id) != before
 
 
 def publish_plainly(port: int, channel: str, text: str) -> int:

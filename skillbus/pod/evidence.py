@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from skillbus import __version__
 from skillbus.clock import Clock
 from skillbus.core.heartbeat import CauseLine, Heartbeat, PassLine
 from skillbus.core.latch import CauseKind
-from skillbus.core.scope import Fleet, Scope
 from skillbus.core.text import harmless
+from skillbus.pod.identity import Identity
 from skillbus.pod.switch import Standing, Switch
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who a pod is. One incarnation is one start of it."""
-
-    fleet: Fleet
-    pod_id: str
-    groups: tuple[str, ...]
-    incarnation: str
-    host: str = ""
-    pid: int = 0
-    scopes: tuple[Scope, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scopes", self.fleet.scopes_of(self.pod_id, self.groups))
 
 
 class Evidence:

@@ -9,12 +9,12 @@ import logging
 from pathlib import Path
 
 from skillbus.clock import Clock
-from skillbus.core.heartbeat import Heartbeat as Evidenced
-from skillbus.core.latch import State
+from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.ports import Bus
+from skillbus.core.text import harmless
 from skillbus.errors import BusUnreachable, SkillbusError
 from skillbus.pod.evidence import Evidence
-from skillbus.pod.policy import check_file
+from skillbus.pod.policy import PolicyFile
 from skillbus.pod.recorder import Recorder
 from skillbus.pod.switch import Switch
 from skillbus.pod.watch import Ears
@@ -25,7 +25,7 @@ _FORGET_AFTER_MS = 60_000
 """An incarnation silent for this long has certainly ended: ten leases of the default length."""
 
 
-class Heartbeat:
+class Beating:
     """Beats every ``heartbeat_s``, and at once when something changed."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Heartbeat:
         self._ears = ears
         self._recorder = recorder
         self._clock = clock
-        self._policy_file = policy_file
+        self._policy_file = PolicyFile(switch, policy_file, clock) if policy_file is not None else None
         self._beats_count = 0
         self._shown: tuple[object, ...] = ()
         self._soon = False
@@ -56,7 +56,7 @@ class Heartbeat:
         while True:
             changed.clear()
             if self._policy_file is not None:
-                check_file(self._switch, self._policy_file)
+                await self._policy_file.check()
             sent_at_s = self._clock.now_s()
             await self.beat()
             while (rest_s := sent_at_s + heartbeat_s - self._clock.now_s()) > 0:
@@ -108,7 +108,7 @@ class Heartbeat:
         if not isinstance(error, BusUnreachable):
             self._switch.hold("bus", str(error))
 
-    def _compose(self) -> Evidenced:
+    def _compose(self) -> Heartbeat:
         return self._evidence.heartbeat(
             self._switch,
             armed=self._ears.armed,
@@ -118,7 +118,7 @@ class Heartbeat:
         )
 
     @staticmethod
-    def _essence(beat: Evidenced) -> tuple[object, ...]:
+    def _essence(beat: Heartbeat) -> tuple[object, ...]:
         last = beat.last_pass.id if beat.last_pass else ""
         return beat.state, beat.why, beat.causes, beat.armed, beat.hears, last, beat.quiet, beat.latch_durable
 
@@ -134,11 +134,14 @@ class Heartbeat:
             if ended:
                 await self._bus.forget(identity.pod_id, ended)
         except SkillbusError as error:
-            log.info("earlier incarnations not cleared away error=%s", error)
+            log.info("earlier incarnations not cleared away error=%s", harmless(str(error)))
 
     def _is_over(self, raw: bytes) -> bool:
-        beat = Evidenced.parse(raw)
-        return beat is None or self._evidence.now_ms() - beat.beat_at_ms > _FORGET_AFTER_MS
+        beat = Heartbeat.parse(raw)
+        if beat is None:
+            return True
+        # Who could not vouch for its work's end may have left some of it behind: that stays to be read.
+        return beat.vouched and self._evidence.now_ms() - beat.beat_at_ms > _FORGET_AFTER_MS
 
 
 async def keep_lease(switch: Switch, evidence: Evidence, clock: Clock, lease_s: float) -> None:
@@ -150,7 +153,6 @@ async def keep_lease(switch: Switch, evidence: Evidence, clock: Clock, lease_s: 
         if remaining_s > 0:
             await clock.wait(changed, remaining_s)
             continue
-        if switch.standing.state is State.RUNNING:
-            said = f": {evidence.last_error}" if evidence.last_error else ""
-            switch.hold("lease", f"no good read for {lease_s:g} s{said}")
+        said = f": {evidence.last_error}" if evidence.last_error else ""
+        switch.expire(f"no good read for {lease_s:g} s{said}")
         await changed.wait()

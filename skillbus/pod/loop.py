@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from skillbus.clock import Clock
 from skillbus.core.heartbeat import PassLine
@@ -31,6 +32,8 @@ pass_id: ContextVar[str] = ContextVar("skillbus_pass_id", default="-")
 
 _ABORTED_BY_ITSELF_S = 1.0
 """Delay after a pass that was aborted while the pod may run (a change could not be settled): the loop must not spin."""
+
+_COUNT_LIMIT = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Loop:
         self._clock = clock
         self._reconciler = reconciler
         self._checkpoint = checkpoint
+        self._changed = switch.listen()
         self._wake = asyncio.Event()
         self._requested = ""
         self.on_pass: Callable[[Ended], None] = lambda ended: None
@@ -94,7 +98,7 @@ class Loop:
 
     async def _until_licensed(self) -> None:
         """Wait until the pod may act and hears. A latched pod waits here for the end of its process."""
-        changed = self._switch.listen()
+        changed = self._changed
         while True:
             changed.clear()
             if not self._switch.latched and self._licensed():
@@ -116,7 +120,7 @@ class Loop:
             reading = await self._bus.read(self._evidence.identity.scopes)
         except SkillbusError as error:
             self._evidence.last_error = str(error)
-            log.warning("no cycle: the record cannot be read error=%s", error)
+            log.warning("no cycle: the record cannot be read error=%s", harmless(str(error)))
             return False
         self._evidence.note_server_ms(reading.server_ms, sent_at_s)
         self._switch.fold(reading)
@@ -135,16 +139,18 @@ class Loop:
             ended = await self._supervise()
         finally:
             took_s = self._clock.now_s() - began_at_s
-            self._report(name, trigger, began_at_s, took_s, ended)
-            self._switch.end(vouched=self._reconciler.vouched)
-            pass_id.reset(token)
+            try:
+                self._report(name, trigger, began_at_s, took_s, ended)
+            finally:
+                self._switch.end(vouched=self._reconciler.vouched)
+                pass_id.reset(token)
         self.on_pass(ended)
         return ended
 
     async def _supervise(self) -> Ended:
         """Run the reconciler; cancel it once when the pod may no longer act; return when it has really ended."""
         task = asyncio.create_task(self._reconciler.reconcile(self._checkpoint))
-        changed = self._switch.listen()
+        changed = self._changed
         told = False
         try:
             while not task.done():
@@ -156,7 +162,7 @@ class Loop:
                 await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
                 waiter.cancel()
         except asyncio.CancelledError:
-            await _ended(task)
+            await until_ended(task)
             raise
         return _verdict(task)
 
@@ -164,7 +170,7 @@ class Loop:
         try:
             self._switch.permit()
         except PassAborted as error:
-            log.warning("pass aborted pass=%s why=%s", pass_id.get(), error)
+            log.warning("pass aborted pass=%s why=%s", pass_id.get(), harmless(str(error), 1000))
             return False
         return True
 
@@ -196,7 +202,8 @@ def _verdict(task: asyncio.Task[PassResult]) -> Ended:
     except asyncio.CancelledError as cancelled:
         return Ended(Outcome.ABORTED, _partial(cancelled))
     if error is None:
-        return Ended(outcome_of(task.result()), task.result())
+        result = _checked(task.result())
+        return Ended(outcome_of(result), result)
     result = _partial(error)
     if isinstance(error, PassAborted):
         return Ended(Outcome.ABORTED, result)
@@ -209,11 +216,35 @@ def _verdict(task: asyncio.Task[PassResult]) -> Ended:
 def _partial(error: BaseException) -> PassResult:
     """What a pass had done before it ended this way: reconcilers that know leave it in ``error.result``."""
     result = getattr(error, "result", None)
-    return result if isinstance(result, PassResult) else PassResult()
+    return _checked(result) if isinstance(result, PassResult) else PassResult()
 
 
-async def _ended(task: asyncio.Task[PassResult]) -> None:
-    """Wait until a cancelled pass has ended, however often somebody is impatient meanwhile."""
+def _checked(said: object) -> PassResult:
+    """What a reconciler said, if it can be stored and shown; else the result of a failed pass, with a sentence."""
+    try:
+        if not isinstance(said, PassResult):
+            raise TypeError(f"it is no PassResult, but {type(said).__name__}")
+        if not isinstance(said.counts, Mapping):
+            raise TypeError("its counts are no mapping")
+        counts = dict(said.counts)
+        if not all(type(word) is str and type(count) is int for word, count in counts.items()):
+            raise TypeError("its counts are not whole numbers by word")
+        if any(abs(count) > _COUNT_LIMIT for count in counts.values()):
+            raise ValueError("a count in it is beyond all reason")
+        return PassResult(counts, _texts("errors", said.errors), _texts("reverted", said.reverted))
+    except Exception as error:
+        log.error("the reconciler's result cannot be used pass=%s error=%s", pass_id.get(), harmless(str(error)))
+        return PassResult(errors=(f"the reconciler's result cannot be used: {harmless(str(error))}: mend it",))
+
+
+def _texts(name: str, given: object) -> tuple[str, ...]:
+    if not isinstance(given, tuple | list) or not all(isinstance(text, str) for text in given):
+        raise TypeError(f"its {name} are no tuple of texts")
+    return tuple(given)
+
+
+async def until_ended(task: asyncio.Task[Any]) -> None:
+    """Cancel ``task`` once and wait until it has really ended, however often somebody is impatient meanwhile."""
     task.cancel()
     while not task.done():
         try:

@@ -1,7 +1,8 @@
 """A pod: one incarnation, with an event loop and a thread of its own: a host's busy loop cannot make it deaf.
 
-One TaskGroup of watch, heartbeat, lease, recorder and loop: if one of them dies, the pod ends, and says so. The latch
-outlives the group: a pod that ended can no more act than one that stopped.
+One TaskGroup of watch, heartbeat, lease, recorder and loop: if one of them dies, the pod ends, and says so. Told to
+end, a pod ends its pass first, and hears, beats and records until that is over; then the rest. The latch outlives the
+group: a pod that ended can no more act than one that stopped.
 """
 
 from __future__ import annotations
@@ -10,21 +11,25 @@ import asyncio
 import ctypes
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from skillbus.clock import BootClock, Clock
 from skillbus.core.heartbeat import PassLine
 from skillbus.core.latch import CauseKind
 from skillbus.core.ports import Bus, Reconciler
+from skillbus.core.text import harmless
 from skillbus.pod.checkpoint import PodCheckpoint
-from skillbus.pod.evidence import Evidence, Identity
-from skillbus.pod.heartbeat import Heartbeat, keep_lease
-from skillbus.pod.loop import Ended, Loop
+from skillbus.pod.evidence import Evidence
+from skillbus.pod.heartbeat import Beating, keep_lease
+from skillbus.pod.identity import Identity
+from skillbus.pod.loop import Ended, Loop, until_ended
+from skillbus.pod.policy import check_environment
 from skillbus.pod.recorder import Recorder
 from skillbus.pod.switch import Standing, Switch
 from skillbus.pod.tombstone import Tombstones
@@ -35,8 +40,11 @@ log = logging.getLogger(__name__)
 
 _STOP_GRACE_S = 5.0
 
-_THREADS_COUNT = 2
-"""Threads for what blocks: a tombstone must not wait behind a pass, and each thread costs memory in every pod."""
+_THREADS_COUNT = 3
+"""Threads for what blocks: a tombstone must wait neither behind a pass nor behind a policy file, and each thread that
+is in use costs memory in every pod."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class _Tasks:
     """What runs inside the pod's loop."""
 
     bus: Bus
-    heartbeat: Heartbeat
+    heartbeat: Beating
     watch: Watch
     recorder: Recorder
     loop: Loop
@@ -78,6 +86,7 @@ class Pod:
         self._evidence: Evidence | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
+        self._told_to_end = False
         self._listeners: list[Callable[[Standing], None]] = []
         self._pass_listeners: list[Callable[[Ended], None]] = []
 
@@ -109,15 +118,21 @@ class Pod:
     def stop(self, grace_s: float = _STOP_GRACE_S) -> bool:
         """End this pod's life: abort its pass, leave a last heartbeat, join its thread. Persists no kill.
 
+        Until the pass has really ended the pod goes on to hear, to beat and to record. From the pod's own thread (a
+        listener, the reconciler) this only asks for the end, for no thread can wait for itself.
+
         Returns:
             Whether the pod was observed quiet, and its thread has ended, within ``grace_s`` seconds.
         """
         thread, loop, main = self._thread, self._loop, self._main
         if thread is None:
             return True
-        if thread.is_alive() and loop is not None and main is not None:
+        if thread.is_alive() and loop is not None and main is not None and not self._told_to_end:
+            self._told_to_end = True
             with suppress(RuntimeError):  # the loop has closed meanwhile
                 loop.call_soon_threadsafe(main.cancel)
+        if thread is threading.current_thread():
+            return False
         thread.join(grace_s)
         return not thread.is_alive()
 
@@ -199,34 +214,69 @@ class Pod:
             with asyncio.Runner() as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._life())
-        except asyncio.CancelledError:
-            pass
+        except asyncio.CancelledError as error:
+            if not self._told_to_end:
+                self._broke(error)
         except BaseException as error:
-            self._failure = error
-            log.critical("the pod ended against its will", exc_info=error)
+            self._broke(error)
         finally:
-            if self._failure is not None and self._switch is not None:
-                self._switch.trip(CauseKind.LOCAL, f"the pod broke: {self._failure}")
+            # Behind the last heartbeat, which shows how the pod stood while it lived.
+            self._started().trip(CauseKind.LOCAL, "this pod has ended")
             self._ready.set()
+
+    def _broke(self, error: BaseException) -> None:
+        self._failure = error
+        log.critical("the pod ended against its will: %s", harmless(_said(error), 1000), exc_info=error)
+        self._started().trip(CauseKind.LOCAL, f"the pod broke: {_said(error)}")
 
     async def _life(self) -> None:
         self._main = asyncio.current_task()
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS_COUNT, "skillbus"))
+        check_environment(self._started())  # whatever Redis may say, and whether it answers at all
         self._tasks = tasks = self._build()
-        settings, switch = self._settings, self._started()
-        assert self._evidence is not None  # noqa: S101 (set in start, before this thread)
+        settings, switch, clock = self._settings, self._started(), self._clock
+        evidence = self._evidence
+        assert evidence is not None  # noqa: S101 (set in start, before this thread)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._tell())
-                group.create_task(tasks.recorder.run())
-                group.create_task(tasks.watch.run())
-                group.create_task(tasks.heartbeat.run(settings.heartbeat_s))
-                group.create_task(keep_lease(switch, self._evidence, self._clock, settings.lease_s))
-                group.create_task(tasks.loop.run(settings.every_s))
+                start = partial(self._start, group)
+                start("the teller", self._tell)
+                start("the recorder", tasks.recorder.run)
+                start("the watch", tasks.watch.run)
+                start("the heartbeat", lambda: tasks.heartbeat.run(settings.heartbeat_s))
+                start("the lease", lambda: keep_lease(switch, evidence, clock, settings.lease_s))
+                cycles = start("the loop", lambda: tasks.loop.run(settings.every_s))
                 give_back_memory()  # what importing and loading settings took
                 self._ready.set()
+                try:
+                    await asyncio.wait({cycles})
+                finally:
+                    # Told to end: first the pass, while everything else goes on, then (as the group is left) the rest.
+                    await until_ended(cycles)
         finally:
             await asyncio.shield(self._farewell(tasks))
+
+    def _start(
+        self, group: asyncio.TaskGroup, name: str, run: Callable[[], Coroutine[Any, Any, None]]
+    ) -> asyncio.Task[None]:
+        return group.create_task(self._unending(name, run), name=name)
+
+    async def _unending(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """One of the pod's tasks: it ends when it is told to. Any other end breaks the pod, which may act no more."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (this is a coroutine)
+        try:
+            try:
+                await run()
+            except asyncio.CancelledError as error:
+                if not task.cancelling():
+                    raise RuntimeError(f"{name} ended by itself") from error
+                raise
+            if not task.cancelling():
+                raise RuntimeError(f"{name} ended by itself")
+        except Exception as error:
+            self._started().trip(CauseKind.LOCAL, f"the pod broke: {_said(error)}")
+            raise
 
     def _build(self) -> _Tasks:
         switch, clock, settings = self._started(), self._clock, self._settings
@@ -238,7 +288,7 @@ class Pod:
         recorder = Recorder(switch, bus, self._tombstones, clock)
         loop = Loop(switch, bus, evidence, ears, clock, self._reconciler, checkpoint)
         loop.on_pass = self._passed
-        heartbeat = Heartbeat(switch, bus, evidence, ears, recorder, clock, settings.policy_file)
+        heartbeat = Beating(switch, bus, evidence, ears, recorder, clock, settings.policy_file)
         watch = Watch(switch, bus, evidence, ears, clock, loop.request, heartbeat.soon)
         return _Tasks(bus, heartbeat, watch, recorder, loop)
 
@@ -250,6 +300,7 @@ class Pod:
             await tasks.recorder.try_once()
             if evidence.now_ms():
                 await tasks.heartbeat.beat(ended_at_ms=evidence.now_ms())
+                await tasks.recorder.finish()  # of a kill that only this last read showed
         finally:
             await tasks.bus.close()
 
@@ -262,16 +313,35 @@ class Pod:
             standing = self._started().standing
             if (standing.state, standing.why) != shown:
                 if not shown or standing.state != shown[0]:
-                    log.info("state state=%s why=%s", standing.state, standing.why or "-")
+                    log.info("state state=%s why=%s", standing.state, harmless(standing.why, 1000) or "-")
                 shown = (standing.state, standing.why)
-                for listener in self._listeners:
-                    listener(standing)
+                _tell_all(self._listeners, standing)
             await changed.wait()
 
     def _passed(self, ended: Ended) -> None:
         give_back_memory()
-        for listener in self._pass_listeners:
-            listener(ended)
+        _tell_all(self._pass_listeners, ended)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first error inside ``error``, if that is a group: what is worth a sentence."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _said(error: BaseException) -> str:
+    root = root_cause(error)
+    return str(root) or type(root).__name__
+
+
+def _tell_all(listeners: list[Callable[[T], None]], news: T) -> None:
+    """A listener is the host's: its defect is logged, and ends no pod."""
+    for listener in list(listeners):
+        try:
+            listener(news)
+        except Exception:
+            log.exception("a listener raised listener=%r", listener)
 
 
 def give_back_memory() -> None:

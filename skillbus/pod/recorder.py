@@ -16,6 +16,7 @@ from skillbus.clock import Clock
 from skillbus.core.latch import Drop, Keep, Obeyed, Restore
 from skillbus.core.ports import Bus, Write
 from skillbus.core.scope import Scope
+from skillbus.core.text import harmless
 from skillbus.errors import BusNotReady, SkillbusError
 from skillbus.pod.switch import Switch
 from skillbus.pod.tombstone import Tombstones
@@ -35,6 +36,7 @@ class Recorder:
         self._pending: dict[Scope, Keep | Drop] = {}
         self._dirty = asyncio.Event()
         self._flushing = threading.Lock()
+        self._handing = threading.Lock()  # for _pending, which the loop fills and a thread empties; never held over I/O
         self.latch_durable = True
 
     async def run(self) -> None:
@@ -48,8 +50,12 @@ class Recorder:
                     self._take_all(group)
                     await changed.wait()
         finally:
-            self._take_all(None)
-            await asyncio.to_thread(self._flush)
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Bring what is left to the disk, once: no new writer is started."""
+        self._take_all(None)
+        await asyncio.to_thread(self._flush)
 
     def _take_all(self, group: asyncio.TaskGroup | None) -> None:
         """Hand each action to whoever carries it out. Without a group, at the end, no new writer is started."""
@@ -57,7 +63,8 @@ class Recorder:
             action = self._switch.actions.popleft()
             if isinstance(action, Keep | Drop):
                 scope = action.obeyed.scope if isinstance(action, Keep) else action.scope
-                self._pending[scope] = action
+                with self._handing:
+                    self._pending[scope] = action
                 self._dirty.set()
             elif isinstance(action, Restore) and group is not None:
                 self._write(group, action.obeyed)
@@ -76,17 +83,21 @@ class Recorder:
     def _flush(self) -> None:
         """Write or remove every pending tombstone; what the disk refuses stays pending."""
         with self._flushing:
-            for scope, action in list(self._pending.items()):
+            with self._handing:
+                pending = list(self._pending.items())
+            for scope, action in pending:
                 try:
                     self._carry_out(action)
                 except OSError as error:
                     if self.latch_durable:
-                        log.error("tombstone refused scope=%s error=%s", scope, error)
+                        log.error("tombstone refused scope=%s error=%s", scope, harmless(str(error)))
                     self.latch_durable = False
                     continue
-                if self._pending.get(scope) is action:
-                    del self._pending[scope]
-            self.latch_durable = not self._pending
+                with self._handing:
+                    if self._pending.get(scope) is action:  # and not a newer one, which came meanwhile
+                        del self._pending[scope]
+            with self._handing:
+                self.latch_durable = not self._pending
 
     def _carry_out(self, action: Keep | Drop) -> None:
         if isinstance(action, Keep):
@@ -117,7 +128,7 @@ class Recorder:
             try:
                 await self._try(scope)
             except SkillbusError as error:
-                log.warning("record not written before the end scope=%s error=%s", scope, error)
+                log.warning("record not written before the end scope=%s error=%s", scope, harmless(str(error)))
 
     async def _try(self, scope: Scope) -> None:
         obeyed = self._switch.memory.obeyed.get(scope)
@@ -136,4 +147,4 @@ class Recorder:
         self._switch.settle(scope, answer.record, answer.epoch, stored=stored)
         if not stored:
             raise BusNotReady(f"the record of {scope} was refused: {answer.refusal}")
-        log.info("record %s scope=%s record=%s", answer.write, scope, answer.record.id)
+        log.info("record %s scope=%s record=%s", answer.write, scope, harmless(answer.record.id))

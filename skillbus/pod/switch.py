@@ -94,7 +94,10 @@ class Switch:
     def standing(self) -> Standing:
         """Where the pod stands now."""
         with self._lock:
-            return Standing(self._state, self._why(), not self._busy, self._tripped_at_s, self._quiet_at_s)
+            state, why = self._state, self._why()
+            if self._overdue():  # nobody noticed yet
+                state, why = State.HOLDING, self._no_good_read()
+            return Standing(state, why, not self._busy, self._tripped_at_s, self._quiet_at_s)
 
     @property
     def latched(self) -> bool:
@@ -134,7 +137,7 @@ class Switch:
             now_s = self._clock.now_s()
             if self._state is not State.RUNNING:
                 raise PassAborted(f"this pod may not act: it is {self._state}: {self._why()}")
-            if now_s >= self._lease_ends_at_s:
+            if now_s >= self._lease_ends_at_s:  # by this instant, which the permit bears
                 raise PassAborted("this pod may not act: its lease is over")
             return Permit(now_s)
 
@@ -174,6 +177,12 @@ class Switch:
             self._lease_ends_at_s = max(self._lease_ends_at_s, sent_at_s + self._lease_s)
             self._holds.pop("lease", None)
             self._weigh()
+
+    def expire(self, reason: str) -> None:
+        """Somebody noticed that the lease may be over: hold for that, if nothing else keeps the pod from acting."""
+        with self._lock:
+            if self._overdue():
+                self.hold("lease", reason)
 
     def settle(self, scope: Scope, record: KillRecord, epoch: int, *, stored: bool) -> None:
         """An attempt to write a record answered."""
@@ -254,6 +263,12 @@ class Switch:
                 self._advance(Event.TRIPPED)
             self._notify()
 
+    def _overdue(self) -> bool:
+        return self._state is State.RUNNING and self._clock.now_s() >= self._lease_ends_at_s
+
+    def _no_good_read(self) -> str:
+        return f"no good read for {self._lease_s:g} s"
+
     def _weigh(self) -> None:
         """Running needs a lease that is not over and no hold. A first hold ends ``starting``."""
         licensed = not self._holds and self._clock.now_s() < self._lease_ends_at_s
@@ -288,7 +303,7 @@ class Switch:
         if self._holds:
             return "; ".join(self._holds.values())
         if self._state is State.HOLDING:
-            return f"no good read for {self._lease_s:g} s"
+            return self._no_good_read()
         return ""
 
     def _latch_reasons(self) -> list[str]:
@@ -309,5 +324,5 @@ def _obeyed_reason(obeyed: Obeyed) -> str:
 def _not_armed(fleet: str) -> str:
     return (
         f"fleet '{fleet}' is not armed: a new fleet? run skillbus arm. An old one? its Redis has lost its data; "
-        "latched pods will write their kill back once it is armed"
+        "latched pods write their kill back"
     )

@@ -20,6 +20,7 @@ from skillbus.core.latch import State
 from skillbus.core.orders import KillOrder
 from skillbus.core.ports import Bus, Message, Subscription
 from skillbus.core.scope import Scope
+from skillbus.core.text import harmless
 from skillbus.errors import BusUnreachable, RetryLater, SkillbusError
 from skillbus.pod.evidence import Evidence
 from skillbus.pod.switch import Switch
@@ -131,7 +132,7 @@ class Watch:
             try:
                 await self._listen(subscription)
             except SkillbusError as error:
-                log.warning("subscription lost error=%s", error)
+                log.warning("subscription lost error=%s", harmless(str(error)))
             finally:
                 self._ears.lost()
                 await subscription.close()
@@ -223,7 +224,7 @@ class Watch:
         now_ms = self._evidence.now_ms()
         record = order.record(fallback_id=uuid.uuid4().hex, now_ms=now_ms, heard_by=pod_id)
         self._switch.hear(scope, record)
-        log.warning("kill heard scope=%s record=%s", scope, record.id)
+        log.warning("kill heard scope=%s record=%s", scope, harmless(record.id))
 
     def _sync(self, payload: bytes) -> None:
         request = _request(payload)

@@ -68,6 +68,7 @@ def test_a_reset_is_not_a_loss(redis_server: RealServer, tmp_path: Path) -> None
         order(redis_server)
         pod.until_latched()
         eventually(pod.tombstones, "there is a tombstone")
+        pod.until(lambda: "not recorded yet" not in pod.why, "it knows the epoch of its kill")
         reset(redis_server)
         pod.until(lambda: "reset, waits for restart" in pod.why, "it sees the reset")
         redis_server.cli("DEL", FLEET.killed_key)

@@ -12,6 +12,7 @@ from skillbus.core.scope import NAME
 from skillbus.errors import BadSettings
 from skillbus.settings import (
     GROUPS,
+    POLICY_NAMES,
     Settings,
     default_pod_id,
     default_state_dir,
@@ -193,7 +194,7 @@ def test_every_setting_says_where_it_came_from(monkeypatch: pytest.MonkeyPatch, 
     assert rows["SKILLBUS_SKILLS_MANIFEST"] == ("https://a", "NBI_SKILLS_MANIFEST")
     assert rows["SKILLBUS_SKILLS_TOKEN"] == ("********", "SKILLBUS_SKILLS_TOKEN_FILE")
     assert rows["SKILLBUS_LEASE_S"] == ("6", "default")
-    assert len(rows) == sum(len(group.model_fields) for group in GROUPS)
+    assert len(rows) == sum(len(group.model_fields) for group in GROUPS) + len(POLICY_NAMES)
 
 
 def test_every_setting_has_a_name_of_its_own() -> None:

@@ -126,7 +126,7 @@ def test_a_life_knows_its_age() -> None:
     """Seconds since its last beat; a clock that ran ahead makes no negative age."""
     assert pod(beat(), now_ms=T0 + 2500).lives == (Life("p", beat(), Presence.LIVE, 2.5),)
     assert pod(beat(), now_ms=T0 - 100).lives[0].age_s == 0.0
-    assert pod(beat(), now_ms=T0 + 2500).lives[0].fenced_at_ms == T0 + 7000
+    assert fenced_at_ms(beat()) == T0 + 7000
 
 
 def test_an_order_reaches_whom_it_names() -> None:

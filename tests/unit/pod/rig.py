@@ -16,7 +16,8 @@ from skillbus.core.latch import State
 from skillbus.core.outcome import PassResult
 from skillbus.core.ports import Checkpoint
 from skillbus.core.scope import Fleet
-from skillbus.pod.evidence import Evidence, Identity
+from skillbus.pod.evidence import Evidence
+from skillbus.pod.identity import Identity
 from skillbus.pod.loop import Ended
 from skillbus.pod.pod import Pod
 from skillbus.pod.switch import Standing, Switch

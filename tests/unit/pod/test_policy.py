@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from skillbus.core.latch import CauseKind, State
-from skillbus.pod.policy import check_environment, forces_off
+from skillbus.pod.policy import PolicyFile, check_environment, forces_off
 from skillbus.pod.switch import Switch
 from tests.fakes.clock import FakeClock
-from tests.unit.pod.rig import Rig, endless
+from tests.fakes.memory_bus import MemoryStore
+from tests.unit.pod.rig import FLEET, Rig, endless
 
 Make = Callable[..., Rig]
 
@@ -167,5 +170,55 @@ def test_a_file_that_stops_lets_nothing_begin(rig: Make, tmp_path: Path) -> None
             await pod.until(10.0)
             assert pod.stands(State.STOPPED)
             assert pod.work.began_at_s == []
+
+    asyncio.run(main())
+
+
+def test_a_fifo_deafens_nobody(rig: Make, tmp_path: Path, store: MemoryStore) -> None:
+    """A file that is none holds, with a sentence; the pod beats and hears on."""
+    policy = tmp_path / "policy"
+    os.mkfifo(policy)
+
+    async def main() -> None:
+        async with rig(policy_file=policy) as pod:
+            await pod.until(10.0)
+            assert pod.stands(State.HOLDING)
+            assert "not a regular file" in pod.why
+            store.publish(FLEET.kill_channel)
+            await pod.until(10.0)
+            assert pod.stands(State.STOPPED)
+
+    asyncio.run(main())
+
+
+def test_a_read_that_hangs_holds_and_stays_the_only_one(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given a second once; later checks do not wait for it. What it says in the end is heeded."""
+    answer, reads = threading.Event(), []
+
+    def hanging(path: Path) -> str:
+        reads.append(path)
+        answer.wait(10)
+        return "force-off"
+
+    monkeypatch.setattr("skillbus.pod.policy._text_of", hanging)
+
+    async def main() -> None:
+        switch = Switch(clock, 6.0, require_armed=True)
+        file = PolicyFile(switch, Path("/sick/policy"), clock)
+        first = asyncio.create_task(file.check())
+        await clock.advance(0.999)
+        assert not first.done()
+        await clock.advance(0.001)
+        assert first.done()
+        assert "no answer within 1 s" in switch.standing.why
+        await file.check()
+        await file.check()
+        assert len(reads) == 1
+        answer.set()
+        read = file._read
+        assert read is not None
+        await read
+        await file.check()
+        assert [cause.kind for cause in switch.causes] == [CauseKind.POLICY_FILE]
 
     asyncio.run(main())

@@ -58,7 +58,7 @@ def test_the_permit_ends_with_the_lease(clock: FakeClock) -> None:
         await clock.advance(5.999999)
         switch.permit()
         await clock.advance(0.000001)
-        assert switch.standing.state is State.RUNNING
+        assert switch.standing.state is State.HOLDING
         with pytest.raises(PassAborted, match="lease is over"):
             switch.permit()
         assert not switch.begin()
