@@ -8,12 +8,13 @@ is spoken, which its subscriber reads without mistakes. Who retries, and until w
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from redis import exceptions as wire
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -28,6 +29,11 @@ Client = Any
 
 _NOT_YET = ("sentinel", "cluster")
 _SCHEMES = ("redis", "rediss", "unix")
+_HOW = "write redis://host:6379/0, rediss://… (TLS) or unix:///path"
+_QUERY = frozenset({"db", "username", "password"})
+# What can be said in text. A query overrules what we pass, so anything else would undo a guarantee of ours.
+_TLS_WORDS = ("keyfile", "certfile", "cert_reqs", "ca_certs", "ca_data", "ca_path", "check_hostname", "ciphers")
+_TLS_QUERY = frozenset({f"ssl_{word}" for word in _TLS_WORDS} | {"ssl_password"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +46,21 @@ class Endpoint:
     timeout_s: float = 1.0
 
     def __post_init__(self) -> None:
-        scheme = urlsplit(self.url).scheme.lower()
+        try:
+            parts = urlsplit(self.url)
+        except ValueError as error:
+            raise BadSettings(f"the Redis URL cannot be read ({_first_line(error)}): {_HOW}") from None
+        if "://" not in self.url:
+            tail = self.url.rpartition("@")[2].partition("?")[0]
+            raise BadSettings(f"{tail!r} is no Redis URL, for it has no scheme: {_HOW}")
+        scheme = parts.scheme.lower()
         if any(word in scheme for word in _NOT_YET):
             raise BadSettings(
                 f"a {scheme}:// URL is not supported yet: give the master's own redis:// or rediss:// URL"
             )
         if scheme not in _SCHEMES:
-            raise BadSettings(
-                f"{self.shown!r} is no Redis URL: write redis://host:6379/0, rediss://… (TLS) or unix:///path"
-            )
+            raise BadSettings(f"{self.shown!r} is no Redis URL: {_HOW}")
+        _check_options(parts, self.shown)
         try:
             parse_url(self.url)
         except ValueError as error:
@@ -86,6 +98,23 @@ class Endpoint:
         return Redis.from_pool(pool)
 
 
+def _check_options(parts: SplitResult, shown: str) -> None:
+    scheme = parts.scheme.lower()
+    if scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,9}/?", parts.path):
+        raise BadSettings(f"{shown!r} is no Redis URL: its path is the number of a database: write …/0")
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        what = repr(name[:40]) if value else "an option without a value"
+        if name in _TLS_QUERY and scheme != "rediss":
+            raise BadSettings(f"{shown!r} has {what} in its query, which is for TLS: write rediss://…, or leave it out")
+        if name not in _QUERY | _TLS_QUERY:
+            raise BadSettings(
+                f"{shown!r} has {what} in its query, which cannot be set there: leave it out "
+                "(db, username, password and, for rediss://, the ssl_ options can; for times see SKILLBUS_*)"
+            )
+        if name == "db" and not re.fullmatch("[0-9]{1,9}", value):
+            raise BadSettings(f"{shown!r} has a db in its query that is no number: write ?db=0")
+
+
 def _keepalive() -> dict[int, int]:
     """A peer that vanished is noticed by the kernel within 6 s, also while data is in flight."""
     user_timeout = getattr(socket, "TCP_USER_TIMEOUT", None)
@@ -115,12 +144,14 @@ def translated(endpoint: Endpoint) -> Iterator[None]:
 
 _NOT_READY = (wire.BusyLoadingError, wire.ReadOnlyError, wire.ClusterDownError, wire.TryAgainError)
 _DENIED = (wire.AuthenticationError, wire.AuthorizationError, wire.NoPermissionError)
-# Besides Redis' own errors: what its parser lets through on a connection that died or spoke nonsense (§7).
-_BROKEN = (OSError, TypeError, IndexError, UnicodeDecodeError, AttributeError, EOFError)
 
 
 def error_of(error: Exception, endpoint: Endpoint) -> SkillbusError:
-    """The error of ours for ``error``. The order matters: an AuthenticationError is a ConnectionError too."""
+    """The error of ours for ``error``. The order matters: an AuthenticationError is a ConnectionError too.
+
+    Whatever is left is a broken connection too: a parser that reads nonsense raises anything (docs/protocol.md §7: a
+    TypeError, a ValueError, a RecursionError …), and a listener outlives every error.
+    """
     where = endpoint.shown
     said = _first_line(error)
     if isinstance(error, _DENIED):
@@ -133,9 +164,7 @@ def error_of(error: Exception, endpoint: Endpoint) -> SkillbusError:
         return BusUnreachable(f"no connection to {where}: {said}: is it up?")
     if isinstance(error, wire.ResponseError):
         return BusNotReady(f"{where} answers, but refuses: {said}")
-    if isinstance(error, (*_BROKEN, wire.RedisError)):
-        return BusUnreachable(f"the connection to {where} broke ({type(error).__name__})")
-    raise error
+    return BusUnreachable(f"the connection to {where} broke ({type(error).__name__})")
 
 
 def _first_line(error: Exception) -> str:

@@ -46,7 +46,7 @@ class RedisBus:
                 queue_reads(pipe, scopes)
                 role, *answers = await pipe.execute(raise_on_error=False)
         async with self._resolving_anew():
-            _demand_master(role, self._endpoint)
+            demand_master(role, self._endpoint)
             return reading_of(scopes, answers, self._endpoint)
 
     async def beat(
@@ -147,7 +147,8 @@ def _record(exists: Any, value: Any, endpoint: Endpoint) -> bytes | None:
     return value if isinstance(value, bytes) else b""
 
 
-def _demand_master(role: Any, endpoint: Endpoint) -> None:
+def demand_master(role: Any, endpoint: Endpoint) -> None:
+    """Refuse what says by ROLE that it is no master: what it holds may be old."""
     if isinstance(role, Exception):
         raise error_of(role, endpoint)
     name = role[0] if isinstance(role, list | tuple) and role else role

@@ -38,7 +38,9 @@ def kill(
     incident: Annotated[str, typer.Option("--incident", help="URL of the incident.")] = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the order until it is proved.")] = True,
     timeout: Annotated[str, typer.Option("--timeout", help="How long to try, and then to wait.")] = "30s",
-    replicas: Annotated[int, typer.Option("--replicas", min=0, help="Fail unless so many replicas hold it.")] = 0,
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", min=0, help="Fail unless so many replicas hold it.")
+    ] = None,
     until_recorded: Annotated[bool, typer.Option("--until-recorded", help="Keep trying until it is recorded.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say whom it would stop, and stop nobody.")] = False,
     output: OutputOption = Output.TABLE,
@@ -86,10 +88,14 @@ async def _preview(settings: Settings, scope: Scope, output: Output) -> None:
 
 
 def _give(settings: Settings, scope: Scope, order: Any, timeout_s: float, given: dict[str, Any], output: Output) -> int:
+    from skillbus.control.kill import OrderUnconfirmed
     from skillbus.errors import RetryLater
 
     try:
         report = run_async(_run(settings, scope, order, timeout_s, given))
+    except OrderUnconfirmed as error:
+        text = f"{error} — the order is NOT confirmed as stored, though it was sent: give it again, or skillbus status"
+        fail("kill", output, text, UNKNOWN)
     except RetryLater as error:
         text = f"{error} — pods hold once their lease runs out; the order is NOT stored (--until-recorded keeps trying)"
         fail("kill", output, text, UNKNOWN)
@@ -138,15 +144,21 @@ class _Progress:
             self._bar.stop()
 
 
-def _code(report: KillReport, replicas: int) -> int:
-    if not report.stands:
+def _code(report: KillReport, replicas: int | None) -> int:
+    if not report.stands and not _unread(report):
         return ERROR
-    if report.certificate is not None and not report.certificate.complete:
+    proved = report.certificate is None or report.certificate.complete
+    if not report.stands or report.not_seen is not None or not proved:
         return UNPROVED
-    return UNPROVED if report.replicas < replicas else OK
+    return UNPROVED if (report.replicas or 0) < (replicas or 0) else OK
 
 
-def _print(report: KillReport, replicas: int, code: int, output: Output) -> None:
+def _unread(report: KillReport) -> bool:
+    """Whether the server said that a record stands, but did not let us read it back."""
+    return report.not_read is not None and isinstance(report.answers.recorded, bool)
+
+
+def _print(report: KillReport, replicas: int | None, code: int, output: Output) -> None:
     if output is Output.JSON:
         print_json("kill", _fields(report, code))
         return
@@ -157,31 +169,46 @@ def _print(report: KillReport, replicas: int, code: int, output: Output) -> None
         _print_lines(report.certificate)
         console.print(_percentiles(report.certificate), markup=False)
         console.print(report.certificate.sentence(), markup=False, style="bold")
-    if not report.stands:
+    if not report.stands and not _unread(report):
         say("skillbus: the order is NOT recorded: restarted pods may run. Pods that heard it keep trying to record it")
 
 
-def _sentences(report: KillReport, replicas: int) -> list[str]:
+def _sentences(report: KillReport, replicas: int | None) -> list[str]:
     from skillbus.errors import SkillbusError
 
-    lines = []
-    if not report.stands:
-        lines.append(f"published, NOT recorded: {report.answers.recorded}")
-    elif report.first:
-        lines.append(f"recorded: {report.scope} is killed: {report.record.sentence()}")
-    else:
-        lines.append(f"{report.scope} was killed before, and that record stands: {report.record.sentence()}")
+    lines = [_recorded(report)]
     if isinstance(report.answers.receivers, SkillbusError):
         lines.append(f"NOT published ({report.answers.receivers}): pods find the record at their next heartbeat")
     if isinstance(report.answers.audited, SkillbusError):
         lines.append(f"NOT audited: {report.answers.audited}")
     if replicas:
-        lines.append(f"held by {report.replicas} replicas ({replicas} wanted)")
-    if report.certificate is not None and not report.certificate.lines:
+        lines.append(f"held by {report.replicas or 0} replicas ({replicas} wanted)")
+    if report.not_seen is not None:
+        seen = "who has stopped was last seen as below" if report.certificate else "who has stopped is not known"
+        lines.append(f"the proof could not be read ({report.not_seen}): {seen}: look with skillbus status")
+    elif _nobody(report):
         others = ", ".join(f"{name} ({count})" for name, count in report.fleets) or "none"
         but = "recorded, but " if report.stands else ""
         lines.append(f"{but}no pod is known in {report.scope}; fleets on this Redis: {others}")
     return lines
+
+
+def _nobody(report: KillReport) -> bool:
+    return report.certificate is not None and not report.certificate.lines
+
+
+def _recorded(report: KillReport) -> str:
+    answers, killed = report.answers, f"{report.scope} is killed: {report.record.sentence()}"
+    if _unread(report):
+        said = "that it took the record" if answers.recorded else "that one stands from before"
+        return f"recorded, but the proof could not be read back ({report.not_read}): the server only said {said}"
+    if isinstance(answers.recorded, bool) and not report.stands:
+        return "recorded, but the record is gone again: it was reset, or Redis has lost its data: look, and kill again"
+    if not report.stands:
+        return f"published, NOT recorded: {answers.recorded}"
+    if not report.first:
+        return f"{report.scope} was killed before, and that record stands: {report.record.sentence()}"
+    return killed if _nobody(report) else f"recorded: {killed}"
 
 
 def _print_lines(certificate: Certificate) -> None:
@@ -218,15 +245,17 @@ def _rest_stopped(lines: list[Any]) -> bool:
 
 def _fields(report: KillReport, code: int) -> dict[str, Any]:
     answers = report.answers
+    parts = (answers.recorded, answers.receivers, answers.audited, report.not_read, report.not_seen)
     return {
         "exit_code": code,
         "scope": str(report.scope),
         "record": report.record.model_dump(),
-        "recorded": report.stands,
+        "recorded": report.stands or _unread(report),
+        "read_back": report.stands,
         "first": report.first,
         "published": isinstance(answers.receivers, int),
         "audited": isinstance(answers.audited, str),
-        "errors": [str(part) for part in (answers.recorded, answers.receivers, answers.audited) if _failed(part)],
+        "errors": [str(part) for part in parts if _failed(part)],
         "replicas": report.replicas,
         "certificate": _certificate(report.certificate),
         "fleets": [{"fleet": name, "pods": count} for name, count in report.fleets],

@@ -34,8 +34,11 @@ def reset(
     group: GroupOption = None,
     pod: PodOption = None,
     by: ByOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Also a scope that has no record.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also a scope that has no record and no running pod.")] = False,
     even_recent: Annotated[bool, typer.Option("--even-recent", help="Also if it was ordered again just now.")] = False,
+    even_running: Annotated[
+        bool, typer.Option("--even-running", help="With --force, also if pods run: it stops them, as a missed kill.")
+    ] = False,
     output: OutputOption = Output.TABLE,
     fleet: FleetOption = None,
     redis: RedisOption = None,
@@ -51,7 +54,8 @@ def reset(
         if not reason.strip():
             raise BadSettings('say --reason "…": why is it safe to start again? It goes into the audit')
 
-        given = {"reason": words(reason), "by": words(by or whoami()), "force": force, "even_recent": even_recent}
+        even = {"force": force, "even_recent": even_recent, "even_running": even_running}
+        given = {"reason": words(reason), "by": words(by or whoami()), **even}
         report = run_async(_do(settings, scope, given, output))
         _print(report, scope, output)
         if report.killed_again is not None:

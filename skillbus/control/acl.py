@@ -171,7 +171,7 @@ def _admin(fleet: Fleet, user: AclUser) -> Grant:
     commands, selectors = _operator(fleet, user)
     return (*commands, *_TRANSACTION), [
         *selectors,
-        _selector("watch", reads=[*_records(scopes), *_epochs(scopes)]),
+        _selector("watch", reads=[*_records(scopes), *_epochs(scopes), fleet.audit_key]),
         _selector("del", writes=_records(scopes)),
         _selector("set setnx", owns=_epochs(scopes)),
         _selector("zrem zremrangebyscore", writes=[fleet.roster_key]),

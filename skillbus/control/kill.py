@@ -30,6 +30,10 @@ _REPLICATED_S = 0.5
 """Seconds to wait for replicas before the proof, which must not wait for a slow one. Behind it there is time."""
 
 
+class OrderUnconfirmed(RetryLater):
+    """The order was sent, and no answer came: it may be stored, and published, or not."""
+
+
 @dataclass(frozen=True, slots=True)
 class KillReport:
     """What became of a kill.
@@ -39,8 +43,10 @@ class KillReport:
         stands: whether it was read back (docs/protocol.md, P5).
         first: whether it is ours; if not, the scope had been killed before.
         answers: the server's answer to each part of the order.
-        replicas: how many replicas hold it.
-        certificate: what is proved; None if nobody waited.
+        replicas: how many replicas hold it; None if nobody asked.
+        certificate: what is proved, as last seen; None if nobody waited, or nothing could be seen at all.
+        not_read: why the record could not be read back.
+        not_seen: why the evidence could not be read, the last time that it was tried.
     """
 
     scope: Scope
@@ -48,9 +54,11 @@ class KillReport:
     stands: bool
     first: bool
     answers: OrderAnswers
-    replicas: int
+    replicas: int | None
     certificate: Certificate | None
     fleets: tuple[tuple[str, int], ...] = ()
+    not_read: SkillbusError | None = None
+    not_seen: SkillbusError | None = None
 
 
 @dataclass(slots=True)
@@ -59,6 +67,7 @@ class Kill:
 
     Attributes:
         timeout_s: seconds to try to give the order, and then again to wait for proof.
+        replicas: wait until so many replicas hold it; None: ask for none.
         until_recorded: keep trying to give it, whatever the timeout.
         on_progress: called with each newer certificate while waiting.
     """
@@ -67,33 +76,36 @@ class Kill:
     scope: Scope
     order: KillOrder
     timeout_s: float = 30.0
-    replicas: int = 0
+    replicas: int | None = None
     wait: bool = True
     until_recorded: bool = False
     on_progress: Callable[[Certificate], None] = lambda certificate: None
     _beats: dict[Incarnation, Heartbeat] = field(default_factory=dict)
 
     async def give(self) -> KillReport:
-        """Give the order, read it back, and follow it to the end.
+        """Give the order, read it back, and follow it to the end. Once it is given, every error is told in the report.
 
         Raises:
+            OrderUnconfirmed: it was sent, but no answer came: it may be stored.
             RetryLater: Redis could not be reached in time; the order is not stored.
-            NeedsHuman: Redis refuses these credentials.
+            NeedsHuman: Redis refuses these credentials; the order is not stored.
         """
         answers, record = await self._ordered()
         ordered_at_s = boottime_s()
         replicas = await self._replicated(_REPLICATED_S)
-        first, stands, standing = await self._read_back(record, answers)
-        certificate = None
+        standing, stands, not_read = await self._read_back(record)
+        first = standing.id == record.id if stands else answers.recorded is True
+        certificate, not_seen = await self._proved(standing, answers) if self.wait else (None, None)
         fleets: tuple[tuple[str, int], ...] = ()
-        if self.wait:
-            certificate = await self._proved(standing, answers)
-            if not certificate.lines:
-                with suppress(SkillbusError):
-                    fleets = tuple(await self.bus.fleets())
-        if replicas < self.replicas:
-            replicas = await self._replicated(ordered_at_s + self.timeout_s - boottime_s())
-        return KillReport(self.scope, standing, stands, first, answers, replicas, certificate, fleets)
+        if certificate is not None and not certificate.lines:
+            with suppress(SkillbusError):
+                fleets = tuple(await self.bus.fleets())
+        if replicas is not None and replicas < (self.replicas or 0):
+            late = await self._replicated(ordered_at_s + self.timeout_s - boottime_s())
+            replicas = max(replicas, late or 0)
+        return KillReport(
+            self.scope, standing, stands, first, answers, replicas, certificate, fleets, not_read, not_seen
+        )
 
     # -- the order ------------------------------------------------------------------------------------------------
 
@@ -104,11 +116,16 @@ class Kill:
             stop=stop_never if self.until_recorded else stop_after_delay(self.timeout_s),
             reraise=True,
         )
-        async for attempt in retrying:
-            with attempt:
-                answers, record = await self._try()
-                if self.until_recorded and isinstance(answers.recorded, RetryLater):
-                    raise answers.recorded
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    answers, record = await self._try()
+                    if self.until_recorded and isinstance(answers.recorded, RetryLater):
+                        raise answers.recorded
+        except SkillbusError as error:
+            if self.bus.unanswered:
+                raise OrderUnconfirmed(str(error)) from error
+            raise
         return answers, record
 
     async def _try(self) -> tuple[OrderAnswers, KillRecord]:
@@ -126,28 +143,29 @@ class Kill:
         entry = {name: str(getattr(record, name))[:1024] for name in fields}
         return {"kind": "kill", "scope": self.scope.suffix.lstrip(":") or "fleet", "record": record.id, **entry}
 
-    async def _replicated(self, patience_s: float) -> int:
+    async def _replicated(self, patience_s: float) -> int | None:
         """How many replicas hold it; asked again, with that much patience, while there are too few."""
+        if self.replicas is None:
+            return None
         count, deadline_s = 0, boottime_s() + patience_s
         with suppress(SkillbusError):
             while self.replicas > count and (remaining_s := deadline_s - boottime_s()) > 0:
                 count = await self.bus.replicas(self.replicas, remaining_s)
         return count
 
-    async def _read_back(self, record: KillRecord, answers: OrderAnswers) -> tuple[bool, bool, KillRecord]:
-        """``(whether it is ours, whether one was read back, the record)``."""
+    async def _read_back(self, record: KillRecord) -> tuple[KillRecord, bool, SkillbusError | None]:
+        """``(the record that stands, or ours; whether it was read back; why it could not be read)``."""
         try:
             stored = (await self.bus.read([self.scope])).scopes[self.scope].record
-        except SkillbusError:
-            return answers.recorded is True, False, record
-        if stored is None:
-            return False, False, record
-        standing = KillRecord.parse(stored)
-        return standing.id == record.id, True, standing
+        except SkillbusError as error:
+            return record, False, error
+        return (record, False, None) if stored is None else (KillRecord.parse(stored), True, None)
 
     # -- the proof ------------------------------------------------------------------------------------------------
 
-    async def _proved(self, record: KillRecord, answers: OrderAnswers) -> Certificate:
+    async def _proved(
+        self, record: KillRecord, answers: OrderAnswers
+    ) -> tuple[Certificate | None, SkillbusError | None]:
         subscription = await self._subscribed()
         try:
             return await self._follow(subscription, record, answers)
@@ -162,24 +180,30 @@ class Kill:
 
     async def _follow(
         self, subscription: RedisSubscription | None, record: KillRecord, answers: OrderAnswers
-    ) -> Certificate:
+    ) -> tuple[Certificate | None, SkillbusError | None]:
+        """``(the last certificate, why nothing was seen after it)``. None: nothing could be seen at all."""
         order_ms, writable = answers.server_ms, not isinstance(answers.recorded, SkillbusError)
         deadline_s = boottime_s() + self.timeout_s
+        certificate: Certificate | None = None
+        not_seen: SkillbusError | None
         who: frozenset[Incarnation] | None = None
         ids: list[str] = []
         while True:
-            certificate = Certificate(record, self.scope, ())
-            with suppress(RetryLater):
+            try:
                 if who is None:
                     ids = await self.bus.pod_ids()
                 now_ms = await self._look(ids)
                 who = expected(order_ms, self._known(), self.scope) if who is None else who
                 certificate = certify(record, self.scope, order_ms, who, now_ms, self._known(), writable=writable)
                 self.on_progress(certificate)
-                ids = sorted({line.pod_id for line in certificate.unconfirmed})
+                ids, not_seen = sorted({line.pod_id for line in certificate.unconfirmed}), None
+            except RetryLater as error:
+                not_seen = error
+            except SkillbusError as error:
+                return certificate, error
             remaining_s = deadline_s - boottime_s()
-            if (who is not None and not ids) or remaining_s <= 0:
-                return certificate
+            if (certificate is not None and not ids) or remaining_s <= 0:
+                return certificate, not_seen
             await self._event(subscription, min(_POLL_S, remaining_s))
 
     async def _look(self, ids: list[str]) -> int:

@@ -84,7 +84,7 @@ class Certificate:
         if not self.lines:
             return f"no pod is known in {self.scope}"
         last_s = self.percentile_s(100)
-        within = f" in {last_s:.1f} s" if last_s is not None else ""
+        within = f" in {_duration(last_s)}" if last_s is not None else ""
         parts = [f"{self.count(Proof.STOPPED)} of {len(self.lines)} stopped{within}"]
         fenced = [line for line in self.lines if line.proof is Proof.FENCED]
         if fenced:
@@ -94,6 +94,10 @@ class Certificate:
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
             parts.append(f"{len(names)} unconfirmed: {', '.join(names[:10])}{more}")
         return "; ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.1 else f"{seconds:.1f} s"
 
 
 def expected(order_ms: int, heartbeats: Mapping[str, Sequence[Heartbeat]], scope: Scope) -> frozenset[Incarnation]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from skillbus.control.acl import AclUser, Role, acl_line
 from skillbus.core.latch import State
 from tests.integration.hostile import HOSTILE, is_harmless
 from tests.pods import (
@@ -107,6 +109,7 @@ def test_dry_run_and_no_wait(redis_server: RealServer, tmp_path: Path) -> None:
         assert redis_server.cli("EXISTS", PROD.audit_key) == 0
         given = skillbus("kill", "now", "--no-wait", "-o", "json", env=env)
         assert (given.code, given.json["recorded"], given.json["certificate"]) == (0, True, None)
+        assert given.json["replicas"] is None, "nobody asked"
         one.until_latched()
 
 
@@ -119,6 +122,7 @@ def test_what_is_not_proved_is_not_called_stopped(redis_server: RealServer, tmp_
     nobody = skillbus("kill", env=env)
     assert nobody.code == 5, nobody
     assert "recorded, but no pod is known in fleet 'prod'; fleets on this Redis: prod (0), staging (2)" in nobody.out
+    assert nobody.out.count("recorded") == 1, "said once"
     assert record_of(redis_server) is not None
     reset(redis_server)
     with WatchedPod(redis_server, tmp_path) as one:
@@ -209,6 +213,23 @@ def test_refused_credentials_are_said(own: RealServer) -> None:
     assert "check user, password and ACL" in told.err
     assert "hunter2" not in told.out + told.err
     assert len(told.err.splitlines()) == 1
+
+
+def test_a_bot_may_stop_and_not_look(own: RealServer) -> None:
+    """Recorded and published, and the roster is NOPERM: exit 5, with what is done, and why nothing is proved."""
+    line = acl_line("prod", AclUser(Role.BOT, "bot", hashlib.sha256(b"secret").hexdigest()))
+    words = line.replace("(", "\n(").replace(")", ")\n").split("\n")
+    own.cli("ACL", "SETUSER", *[r for w in words for r in ([w] if w.startswith("(") else w.split())][1:])
+    env = environ_of(own, SKILLBUS_REDIS_USERNAME="bot", SKILLBUS_REDIS_PASSWORD="secret")
+    told = skillbus("kill", "the token", "--timeout", "2s", env=env)
+    as_json = skillbus("kill", "the token", "--timeout", "2s", "-o", "json", env=env)
+    assert told.code == 5, told
+    assert "recorded: fleet 'prod' is killed: \"the token\"" in told.out
+    assert "the proof could not be read (" in told.out
+    assert "who has stopped is not known" in told.out
+    assert "no pod is known" not in told.out
+    assert (as_json.code, as_json.json["recorded"], as_json.json["certificate"]) == (5, True, None)
+    assert record_of(own) is not None
 
 
 def test_published_but_not_recorded_is_an_error_with_its_own_words(own: RealServer, tmp_path: Path) -> None:

@@ -86,10 +86,28 @@ def test_a_reset_lifts_one_scope_and_names_what_it_lifts(redis_server: RealServe
         refused = ended(again)
     assert refused.code == 1, refused
     assert "fleet 'prod' is not killed: nothing to reset (--force" in refused.err
+    assert [entry["kind"] for entry in audited(redis_server, "reset-asked")] == ["reset-asked"] * 2
     assert (forced.code, forced.json["lifted"], forced.json["killed_again"]) == (0, [], None)
     resets = audited(redis_server, "reset")
     assert [entry["reason"] for entry in resets] == ["the token is revoked"] * 2
     assert resets[0]["by"] == "admin"
+
+
+def test_force_on_a_healthy_fleet_is_refused(redis_server: RealServer, tmp_path: Path) -> None:
+    """It would stop every pod (1, and they work on), unless that is meant; an unarmed fleet is not armed by it."""
+    env = environ(redis_server)
+    unarmed = skillbus("reset", *WHY, "--force", env=env)
+    assert (unarmed.code, "fleet 'prod' is not armed: run skillbus arm first" in unarmed.err) == (1, True), unarmed
+    arm(redis_server)
+    with WatchedPod(redis_server, tmp_path, heartbeat_s=0.2, lease_s=2) as one:
+        one.until_works()
+        eventually(lambda: evidence_of(redis_server), "it left evidence")
+        refused = skillbus("reset", *WHY, "--force", env=env)
+        assert (refused.code, "--even-running" in refused.err) == (1, True), refused
+        one.until_works()
+        assert redis_server.cli("GET", FLEET.epoch_key) == b"0"
+        assert skillbus("reset", *WHY, "--force", "--even-running", env=env).code == 0
+        one.until_latched()
 
 
 def test_somebody_who_stopped_it_again_just_now_is_not_overruled_by_accident(redis_server: RealServer) -> None:

@@ -60,7 +60,7 @@ def test_a_fleet_in_one_sentence(redis_server: RealServer, tmp_path: Path) -> No
 
 def test_redis_is_down() -> None:
     """Unknown is exit 4 in words that say where it was asked, for every verb that asks; never a figure."""
-    env = environ_of("redis://user:hunter2@127.0.0.1:1/0?socket_timeout=1")
+    env = environ_of("redis://user:hunter2@127.0.0.1:1/0?db=0")
     looking, syncing = launched("status", env=env), launched("sync", env=env)
     as_json = ended(launched("status", "-o", "json", "--exit-code", env=env))
     assert (as_json.code, as_json.json["exit_code"]) == (4, 4)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from skillbus.bus.operator_bus import OperatorBus
-from skillbus.control.kill import Kill, preview
+from skillbus.control.kill import Kill, OrderUnconfirmed, preview
 from skillbus.control.status import status
 from skillbus.core.certificate import Certificate, Proof
+from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.latch import State
 from skillbus.core.orders import KillOrder, KillRecord
 from skillbus.core.scope import Scope
-from skillbus.errors import SkillbusError
+from skillbus.errors import BusDenied, BusNotReady, BusUnreachable, SkillbusError
 from tests.unit.control.operators import FLEET, GROUP, PROD, Redis
 
 ORDER = KillOrder(id="k1", by="oncall", via="cli", reason="why")
@@ -127,3 +130,72 @@ def test_garbage_in_a_hash_breaks_no_status(raw: bytes) -> None:
     redis.hand.zadd(PROD.roster_key, {"c": 1})
     seen = redis.run(status)
     assert {pod.pod_id: pod.word for pod in seen.pods} == {"a": "running", "b": "lost", "c": "lost"}
+
+
+# -- after the order was given ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [BusDenied("NOPERM"), BusNotReady("is no master"), BusUnreachable("gone")])
+@pytest.mark.parametrize("verb", ["read", "pod_ids", "heartbeats"])
+def test_an_error_after_the_order_is_told_in_the_report(
+    monkeypatch: pytest.MonkeyPatch, verb: str, error: SkillbusError
+) -> None:
+    """Recorded and published: whatever fails then, the report says what was done, and what could not be read."""
+    redis = Redis()
+    redis.pod("a")
+
+    async def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(OperatorBus, verb, refuse)
+    report = redis.run(lambda bus: kill(bus, wait=True).give())
+    assert (report.answers.recorded, report.first) == (True, True)
+    if verb == "read":
+        assert (report.stands, report.not_read, report.not_seen) == (False, error, None)
+    else:
+        assert (report.stands, report.not_read, report.not_seen) == (True, None, error)
+        assert report.certificate is None, "nothing was seen, so nothing is claimed: also not that nobody is there"
+
+
+def test_a_failed_last_look_does_not_wipe_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The certificate of the look before, and why there is none behind it."""
+    redis = Redis()
+    redis.pod("a", State.STOPPED, obeys="k1", quiet=True, quiet_at_ms=redis.now_ms)
+    redis.pod("b")
+    heartbeats, gone = OperatorBus.heartbeats, BusUnreachable("gone")
+    looks = []
+
+    async def once(bus: OperatorBus, ids: Sequence[str]) -> tuple[int, dict[str, list[Heartbeat]]]:
+        looks.append(ids)
+        if len(looks) > 1:
+            raise gone
+        return await heartbeats(bus, ids)
+
+    monkeypatch.setattr(OperatorBus, "heartbeats", once)
+    report = redis.run(lambda bus: Kill(bus, FLEET, ORDER, timeout_s=0.2).give())
+    assert report.certificate is not None
+    assert [line.pod_id for line in report.certificate.unconfirmed] == ["b"]
+    assert report.certificate.count(Proof.STOPPED) == 1
+    assert report.not_seen is gone
+
+
+def test_an_order_without_an_answer_is_not_called_unstored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sent, and no answer: it may be stored. Never sent: it is not. Nobody asked for replicas: none are counted."""
+    redis = Redis()
+    broken = BusUnreachable("no connection")
+
+    async def fail(*_: object) -> None:
+        raise broken
+
+    monkeypatch.setattr(OperatorBus, "order", fail)
+
+    async def give(bus: OperatorBus, *, sent: bool) -> None:
+        bus.unanswered = sent
+        await kill(bus, wait=True).give()
+
+    with pytest.raises(OrderUnconfirmed):
+        redis.run(lambda bus: give(bus, sent=True))
+    with pytest.raises(BusUnreachable):
+        redis.run(lambda bus: give(bus, sent=False))
+    monkeypatch.undo()
+    assert redis.run(lambda bus: kill(bus).give()).replicas is None

@@ -8,15 +8,17 @@ from skillbus.bus.operator_bus import OperatorBus
 from skillbus.control.reset import Reset, ResetRefused, arm
 from skillbus.core.latch import State
 from skillbus.core.orders import KillRecord
+from skillbus.core.ports import Reading
 from skillbus.core.scope import Scope
-from skillbus.errors import SkillbusError
+from skillbus.errors import BusNotReady, SkillbusError
 from tests.unit.control.operators import FLEET, GROUP, PROD, Redis
 
 RECORD = KillRecord(id="k1", reason="first", by="oncall", via="cli")
 
 
 def killed(redis: Redis, scope: Scope = FLEET) -> None:
-    """The scope is killed."""
+    """The scope is killed, in an armed fleet."""
+    redis.hand.setnx(FLEET.epoch_key, 0)
     redis.hand.set(scope.killed_key, RECORD.to_bytes())
 
 
@@ -39,8 +41,9 @@ def test_a_reset_moves_the_epoch_to_the_servers_time_and_deletes_the_record() ->
     assert redis.hand.get(GROUP.killed_key) == RECORD.to_bytes()
     assert redis.hand.get(GROUP.epoch_key) is None
     assert [(order.record_id, order.by) for order in report.lifted] == [("k1", "oncall")]
-    assert [entry["kind"] for entry in redis.audit()] == ["reset"]
-    assert redis.audit()[0]["lifted"] == "k1"
+    assert [entry["kind"] for entry in redis.audit()] == ["reset-asked", "reset"]
+    assert [entry["lifted"] for entry in redis.audit()] == ["k1", "k1"]
+    assert redis.audit()[1]["epoch"] == str(report.epoch)
 
 
 def test_an_epoch_ahead_of_the_clock_still_moves() -> None:
@@ -71,7 +74,7 @@ def test_a_reset_that_cannot_be_audited_lifts_nothing() -> None:
     with pytest.raises(SkillbusError):
         redis.run(lambda bus: reset(bus).do(0))
     assert redis.hand.get(FLEET.killed_key) == RECORD.to_bytes()
-    assert redis.hand.get(FLEET.epoch_key) is None
+    assert redis.hand.get(FLEET.epoch_key) == b"0"
 
 
 def test_a_recent_further_order_is_refused() -> None:
@@ -130,8 +133,81 @@ def test_arming_can_never_pass_for_a_reset(epoch: bytes | None) -> None:
     """``SETNX epoch 0``: an epoch that is there stays, and a record too."""
     redis = Redis()
     killed(redis)
+    redis.hand.delete(FLEET.epoch_key)
     if epoch is not None:
         redis.hand.set(FLEET.epoch_key, epoch)
     assert redis.run(lambda bus: arm(bus, "admin")) is (epoch is None)
     assert redis.hand.get(FLEET.epoch_key) == (epoch or b"0")
     assert redis.hand.get(FLEET.killed_key) == RECORD.to_bytes()
+
+
+@pytest.mark.parametrize("scope", [FLEET, GROUP])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_fleet_that_is_not_armed_is_not_armed_by_a_reset(scope: Scope, force: bool) -> None:
+    """Only ``arm`` does that: nothing moves."""
+    redis = Redis()
+    killed(redis, scope)
+    redis.hand.delete(FLEET.epoch_key)
+    with pytest.raises(ResetRefused, match="fleet 'prod' is not armed: run skillbus arm first"):
+        redis.run(lambda bus: reset(bus, scope, force=force).do(0))
+    assert (redis.hand.get(scope.epoch_key), redis.audit()) == (None, [])
+
+
+def test_force_stops_no_healthy_fleet_by_accident() -> None:
+    """Who runs takes a moved epoch for a missed kill: refused by name, unless it is meant."""
+    redis = Redis()
+    redis.hand.set(FLEET.epoch_key, 0)
+    redis.pod("a", State.RUNNING)
+    redis.pod("b", State.STOPPED)
+    with pytest.raises(ResetRefused, match=r"1 of its pods are not stopped \(a\).*--even-running"):
+        redis.run(lambda bus: reset(bus, force=True).do(0))
+    assert redis.hand.get(FLEET.epoch_key) == b"0"
+    assert redis.run(lambda bus: reset(bus, force=True, even_running=True).do(0)).epoch > 0
+
+
+def test_a_reset_that_was_refused_hides_no_order_from_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order that comes between asking and doing ends the reset; the next one names them both."""
+    redis = Redis()
+    killed(redis)
+    further = {"kind": "kill", "scope": "fleet", "record": "k2", "by": "alice", "reason": "why"}
+    audit = OperatorBus.audit
+
+    async def and_an_order(bus: OperatorBus, entry: dict[str, str]) -> str:
+        done = await audit(bus, entry)
+        redis.hand.xadd(PROD.audit_key, further)
+        return done
+
+    monkeypatch.setattr(OperatorBus, "audit", and_an_order)
+    with pytest.raises(BusNotReady, match="ordered again meanwhile: look and try again"):
+        redis.run(lambda bus: reset(bus).do(0))
+    assert redis.hand.get(FLEET.killed_key) == RECORD.to_bytes()
+    monkeypatch.undo()
+    report = redis.run(lambda bus: reset(bus, even_recent=True).do(0))
+    assert [order.record_id for order in report.lifted] == ["k1", "k2"]
+
+
+def test_an_entry_of_another_kind_meanwhile_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The audit is watched up to the EXEC: what was written under the WATCH is looked at, and then it is done."""
+    redis = Redis()
+    killed(redis)
+    read = OperatorBus._read_watched
+    entries = iter([{"kind": "sync", "scope": "fleet"}])
+
+    async def and_an_entry(bus: OperatorBus, pipe: object, scope: Scope) -> Reading:
+        for entry in entries:
+            redis.hand.xadd(PROD.audit_key, entry)
+        return await read(bus, pipe, scope)
+
+    monkeypatch.setattr(OperatorBus, "_read_watched", and_an_entry)
+    redis.run(lambda bus: reset(bus).do(0))
+    assert [entry["kind"] for entry in redis.audit()] == ["reset-asked", "sync", "reset"]
+    assert redis.hand.get(FLEET.killed_key) is None
+
+
+def test_a_record_of_another_type_can_be_reset() -> None:
+    """It kills, so it can be lifted."""
+    redis = Redis()
+    redis.hand.set(FLEET.epoch_key, 0)
+    redis.hand.rpush(FLEET.killed_key, "x")
+    assert redis.run(lambda bus: reset(bus).do(0)).epoch > 0
+    assert not redis.hand.exists(FLEET.killed_key)

@@ -213,6 +213,15 @@ def test_the_sentence_names_the_missing() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.0, "0 ms"), (0.007, "7 ms"), (0.0994, "99 ms"), (0.1, "0.1 s"), (0.3, "0.3 s"), (12, "12.0 s")],
+)
+def test_a_short_time_is_told_in_ms(seconds: float, said: str) -> None:
+    """Never ``0.0 s``."""
+    assert certificate(proved("p", Proof.STOPPED, seconds)).sentence() == f"1 of 1 stopped in {said}"
+
+
 def test_the_sentence_stays_short() -> None:
     """Ten names at most."""
     many = [proved(f"p{number}", Proof.UNCONFIRMED) for number in range(12)]
