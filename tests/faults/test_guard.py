@@ -219,7 +219,7 @@ def test_the_end_of_the_lease_cuts_the_grace_short(line: Lifeline) -> None:
 
 
 # Each bounded three times, should the guard not be up to it: few at a time, so many generations, and all over at END.
-FORKS_S = 8
+FORKS_S = 30
 _BEGIN = f"""
 END = time.monotonic() + {FORKS_S}
 def up():

@@ -19,7 +19,7 @@ from skillbus.reconcilers import guard
 from skillbus.reconcilers.command import CommandReconciler
 from tests.unit.reconcilers.scripted import Lifeline, ScriptedCheckpoint
 
-FORKS_S = 8
+FORKS_S = 40
 STAYER = """exec 9>"$1"; trap "" TERM; (setsid sh -c '(echo up >&9; exec sleep 3600) &' &)"""
 RUNNERS = f"""
 import os, signal, sys, time
