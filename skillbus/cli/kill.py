@@ -16,6 +16,7 @@ from skillbus.cli.options import (
     RedisOption,
     scope_for,
     settings_for,
+    timeout_s_of,
     whoami,
     words,
 )
@@ -58,17 +59,7 @@ def kill(
             run_async(_preview(settings, scope, output))
             return
         given = {"replicas": replicas, "wait": wait, "until_recorded": until_recorded}
-        raise SystemExit(_give(settings, scope, order, _duration(timeout), given, output))
-
-
-def _duration(text: str) -> float:
-    from skillbus.errors import BadSettings
-    from skillbus.settings import duration_s
-
-    try:
-        return duration_s(text)
-    except ValueError as error:
-        raise BadSettings(f"--timeout: {error}") from None
+        raise SystemExit(_give(settings, scope, order, timeout_s_of(timeout), given, output))
 
 
 async def _preview(settings: Settings, scope: Scope, output: Output) -> None:

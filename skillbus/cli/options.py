@@ -68,6 +68,17 @@ def words(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def timeout_s_of(text: str) -> float:
+    """Seconds in what ``--timeout`` was given."""
+    from skillbus.errors import BadSettings
+    from skillbus.settings import duration_s
+
+    try:
+        return duration_s(text)
+    except ValueError as error:
+        raise BadSettings(f"--timeout: {error}") from None
+
+
 def whoami() -> str:
     """``user@host``."""
     import getpass

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skillbus.cli.console import stdout
-from skillbus.cli.options import ByOption, FleetOption, OutputOption, RedisOption, settings_for, whoami, words
+from skillbus.cli.options import (
+    ByOption,
+    FleetOption,
+    OutputOption,
+    RedisOption,
+    settings_for,
+    timeout_s_of,
+    whoami,
+    words,
+)
 from skillbus.output import ERROR, UNPROVED, Output, print_json, run_async, spoken
 
 if TYPE_CHECKING:
@@ -24,15 +33,8 @@ def sync(
 ) -> None:
     """Ask every pod for a pass now. Refused, with exit code 3, while the fleet is killed."""
     with spoken("sync", output):
-        from skillbus.errors import BadSettings
-        from skillbus.settings import duration_s
-
         settings = settings_for(fleet, redis)
-        try:
-            timeout_s = duration_s(timeout)
-        except ValueError as error:
-            raise BadSettings(f"--timeout: {error}") from None
-        report = run_async(_sync(settings, words(by or whoami()), timeout_s))
+        report = run_async(_sync(settings, words(by or whoami()), timeout_s_of(timeout)))
         _print(report, output)
         if report.missing:
             raise SystemExit(UNPROVED)

@@ -141,7 +141,7 @@ class Kill:
     def _audit(self, record: KillRecord) -> dict[str, str]:
         fields = ("by", "via", "reason", "incident")
         entry = {name: str(getattr(record, name))[:1024] for name in fields}
-        return {"kind": "kill", "scope": self.scope.suffix.lstrip(":") or "fleet", "record": record.id, **entry}
+        return {"kind": "kill", "scope": self.scope.label, "record": record.id, **entry}
 
     async def _replicated(self, patience_s: float) -> int | None:
         """How many replicas hold it; asked again, with that much patience, while there are too few."""

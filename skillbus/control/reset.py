@@ -22,7 +22,6 @@ from skillbus.errors import BusNotReady, NeedsHuman, RetryLater
 RECENT_MS = 60_000
 """A further order younger than this says that somebody still wants the stop (docs/operators.md §1)."""
 
-
 SILENT_MS = 7 * 24 * 3600 * 1000
 """A pod that was silent for seven days leaves the roster when an admin comes by (docs/protocol.md §1)."""
 
@@ -126,7 +125,7 @@ class Reset:
             BusNotReady: it was ordered again meanwhile. Nothing is lifted.
         """
         lifted = await self.orders()
-        entry = {"scope": _name(self.scope), "by": self.by, "via": "cli", "reason": self.reason[:1024]}
+        entry = {"scope": self.scope.label, "by": self.by, "via": "cli", "reason": self.reason[:1024]}
         entry["lifted"] = ",".join(order.record_id for order in lifted)[:1024]
         await self.bus.audit({"kind": "reset-asked", **entry})
 
@@ -169,10 +168,6 @@ class Reset:
         )
 
 
-def _name(scope: Scope) -> str:
-    return scope.suffix.lstrip(":") or "fleet"
-
-
 def _not_armed(whole: Scope) -> ResetRefused:
     return ResetRefused(f"{whole} is not armed: run skillbus arm first")
 
@@ -190,7 +185,7 @@ def _lifted(scope: Scope, stored: bytes | None, tail: AuditTail) -> tuple[Lifted
 
 def _orders_of(scope: Scope, tail: AuditTail) -> tuple[LiftedOrder, ...]:
     """The audited kills of ``scope`` since its last reset, the oldest first."""
-    name = _name(scope)
+    name = scope.label
     found = []
     for at_ms, entry in tail:
         if entry.get("scope") != name:

@@ -48,6 +48,11 @@ class Scope:
         return "" if self.kind is ScopeKind.FLEET else f":{self.kind}:{self.name}"
 
     @property
+    def label(self) -> str:
+        """As evidence, audit and tombstones name it: ``fleet``, ``group:<name>``, ``pod:<id>``."""
+        return self.suffix.lstrip(":") or "fleet"
+
+    @property
     def kill_channel(self) -> str:
         """Any message on it is a kill order."""
         return f"skillbus:{self.fleet}:kill{self.suffix}"

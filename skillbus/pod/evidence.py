@@ -92,7 +92,7 @@ def cause_lines(switch: Switch) -> tuple[CauseLine, ...]:
     kills = (
         CauseLine(
             kind=CauseKind.RECORD if obeyed.recorded else CauseKind.ORDER,
-            scope=obeyed.scope.suffix.lstrip(":") or "fleet",
+            scope=obeyed.scope.label,
             record_id=obeyed.record.id,
             reason=harmless(obeyed.record.reason),
             by=harmless(obeyed.record.by, 80),

@@ -64,7 +64,7 @@ class Tombstones:
         """
         fields = {
             "fleet": obeyed.scope.fleet,
-            "scope": obeyed.scope.suffix.lstrip(":") or "fleet",
+            "scope": obeyed.scope.label,
             "epoch": obeyed.epoch,
             "record": obeyed.record.to_bytes().decode(),
         }
