@@ -6,9 +6,11 @@ Every lease, deadline and age is measured on the boot-time clock, which goes on 
 
 from __future__ import annotations
 
-import asyncio
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # the skills' child reads the clock, too, and has no loop: importing one would double its start
+    import asyncio
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -16,6 +18,11 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 def boottime_s() -> float:
     """Seconds since boot, suspension included. Comparable between the processes of one machine."""
     return time.clock_gettime(_CLOCK)
+
+
+def cpu_s() -> float:
+    """Seconds of processor time that this process has used."""
+    return time.process_time()
 
 
 def wall_ms() -> int:
@@ -48,10 +55,14 @@ class BootClock:
 
     async def sleep(self, seconds: float) -> None:
         """Let ``seconds`` pass."""
+        import asyncio
+
         await asyncio.sleep(seconds)
 
     async def wait(self, event: asyncio.Event, timeout_s: float) -> bool:
         """Wait until ``event`` is set, at most ``timeout_s``. Whether it is set."""
+        import asyncio
+
         try:
             async with asyncio.timeout(timeout_s):
                 await event.wait()

@@ -1,213 +1,184 @@
-"""A tar.gz from outside -> a skill's files in memory. The only importer of tarfile; hostile archives end here.
+"""An archive from outside -> the wanted skills' files, in the staging. Hostile archives end here.
 
-Nothing is extracted to a disk: members are read, one pass, from a stream whose bytes are counted *below* tarfile, and
-what is wanted of them (at most 20 MiB) is kept in memory. So there is no path to escape by. Every member is checked
-all the same, wanted or not, because a hostile name anywhere says enough about the whole archive: regular files and
-folders only; no link, device, sparse file, setuid; no name that is not the same on every system (rules.py).
+Everything is streamed: bytes come in, are decompressed, and go out to the landings; neither an archive nor a skill is
+ever in memory. What all kinds of archive have in common is here: what kind it is, and the limits on bytes and time.
+The framing is in ``archive_tar`` and ``archive_zip``, who gets what in ``archive_placing``, what may lie in a skill in
+``landing``.
 
-tarfile's own filters are not used: on Python 3.11.7 they let a crafted archive write outside its folder.
+Only the child imports this.
 """
 
 from __future__ import annotations
 
-import tarfile
+import time
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import IO, Any, Self, cast
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
 
-from skillbus.errors import BadArchive
-from skillbus.skills.bundle import BundleFile, Files
-from skillbus.skills.rules import MAX_BYTES, MAX_FILES, SKILL_FILE, PathSet
+from skillbus.errors import ArchiveBomb, BrokenArchive, TooBig, UnknownArchive
+from skillbus.skills.archive_ahead import ahead
+from skillbus.skills.archive_placing import Placing, Top
+from skillbus.skills.archive_tar import TarStream, is_tar
+from skillbus.skills.landing import Landing
 
-MAX_MEMBERS = 50_000
+__all__ = ["Top", "unpack"]
+
 MAX_UNPACKED_BYTES = 1024 * 1024 * 1024
 """Bytes that may come out of the decompressor, the archive's other content included."""
 
-MAX_HEADER_BYTES = 64 * 1024
-"""Bytes of one pax or long-name header. tarfile would read any size into memory."""
+MAX_WORK_S = 60.0
+"""Seconds that unpacking may take, the wait for the network not counted."""
 
-_BLOCK = 64 * 1024
-_HEADERS = frozenset(
-    (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-)
-_PLAIN = frozenset((tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE))
+_MIB = 1024 * 1024
+_BLOCK = 256 * 1024
+_HEAD = 512
+_ELSE = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "rar",
+    b"\x1f\x9d": "compress",
+}
 
 
-def unpack(chunks: Iterable[bytes], subpath: str, max_wire_bytes: int) -> Files:
-    """The files of the skill at ``subpath``.
+def unpack(
+    chunks: Iterable[bytes], landings: Mapping[str, Landing], max_wire_bytes: int, *, top: Top = Top.EITHER
+) -> None:
+    """Write each wanted folder's files to its landing.
 
-    An archive with everything in one top folder, as most have, is looked at from inside that folder.
+    What is wrong with one skill is that landing's ``refuse``; so is that nothing came for it.
 
     Args:
-        chunks: the archive's bytes as they arrive.
-        subpath: the skill's folder in the archive, ``/`` between parts; empty for the top.
+        chunks: the archive's bytes as they arrive: a tar, a tar.gz or a zip.
+        landings: by the skill's folder in the archive, ``/`` between parts; empty for all of it.
         max_wire_bytes: how much of ``chunks`` is read; 0 for no cap.
+        top: whether all of it lies in one top folder, from inside of which it is looked at.
 
     Raises:
-        BadArchive: hostile, broken or too big. Nothing of it may be installed.
+        BadArchive: hostile, broken or too big; its subclass says which. Nothing of it may be installed.
+        DiskRefused: the staging cannot be written.
     """
-    wanted = _Wanted(subpath)
-    reader = _Reader(_inflated(chunks, max_wire_bytes))
+    clock = _Clock()
+    weighed = clock.waiting(_weighed(chunks, max_wire_bytes))
+    head = b""
+    for chunk in weighed:
+        head += chunk
+        if len(head) >= _HEAD:
+            break
+    whole = chain((head,), weighed)
+    placing = Placing(landings, top)
     try:
-        with tarfile.open(
-            mode="r|", fileobj=cast("IO[bytes]", reader), tarinfo=_Member, encoding="utf-8", errors="surrogateescape"
-        ) as tar:
-            _read_members(tar, wanted)
-        reader.drain()
-    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
-        raise BadArchive(f"it is no sound tar archive ({type(error).__name__})") from None
-    return wanted.files()
+        if head[:2] == b"PK":
+            _unpack_zip(whole, placing, landings, clock)
+        elif head[:2] == b"\x1f\x8b":
+            with ahead(whole, _inflated) as blocks:
+                _unpack_tar(blocks, placing, clock)
+        elif is_tar(head):
+            _unpack_tar(whole, placing, clock)
+        else:
+            raise _unknown(head)
+        placing.end()
+    finally:
+        placing.rest()
 
 
-def _read_members(tar: tarfile.TarFile, wanted: _Wanted) -> None:
-    paths = PathSet()
-    for count, member in enumerate(tar, 1):
-        if count > MAX_MEMBERS:
-            raise BadArchive(f"it has more than {MAX_MEMBERS} members")
-        path = _checked(member, paths)
-        if path and member.isreg() and wanted.wants(path, member.size):
-            stream = tar.extractfile(member)
-            data = stream.read() if stream else b""
-            if len(data) != member.size:
-                raise BadArchive("it ends in the middle of a file")
-            wanted.keep(path, BundleFile(data, bool(member.mode & 0o111)))
-        tar.members = []  # type: ignore[attr-defined]  # else tarfile keeps every header to the end
+def _unpack_tar(blocks: Iterable[bytes], placing: Placing, clock: _Clock) -> None:
+    stream = TarStream(_counted(blocks, clock))
+    for member in stream:
+        placing.take(member, stream.data)
 
 
-def _checked(member: tarfile.TarInfo, paths: PathSet) -> str:
-    """The member's path, or nothing for the archive's own top folder."""
-    path = member.name
-    while path.startswith("./"):
-        path = path[2:]
-    if path in {"", "."} and member.isdir():
-        return ""
-    paths.add(path, folder=member.isdir())
-    if member.type not in _PLAIN:
-        raise BadArchive(f"{path!r} is a link or a device: only files and folders are taken")
-    if member.sparse is not None or any(key.startswith("GNU.sparse") for key in member.pax_headers):
-        raise BadArchive(f"{path!r} is a sparse file, which may claim any size")
-    if member.isreg() and member.mode & 0o6000:
-        raise BadArchive(f"{path!r} is setuid or setgid")
-    if member.size < 0:
-        raise BadArchive(f"{path!r} has a negative size")
-    return path
+def _unpack_zip(chunks: Iterable[bytes], placing: Placing, landings: Mapping[str, Landing], clock: _Clock) -> None:
+    from skillbus.skills.archive_zip import ZipSpool
+
+    folder = next(iter(landings.values())).folder
+    with ZipSpool(folder, chunks) as spool:
+        spool.check(MAX_UNPACKED_BYTES)
+        for member in spool:
+            clock.check()
+            placing.take(member, spool.data)
 
 
-class _Member(tarfile.TarInfo):
-    """A header, checked before tarfile acts on it."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
-        """The next header. tarfile takes a broken one for the archive's end; here it is an error."""
-        try:
-            return super().fromtarfile(tarfile_)
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError, tarfile.SubsequentHeaderError) as error:  # type: ignore[attr-defined]
-            raise BadArchive(f"it is no sound tar archive ({error})") from None
-
-    def _proc_member(self, tarfile_: tarfile.TarFile) -> Any:
-        if self.type in _HEADERS and not 0 <= self.size <= MAX_HEADER_BYTES:
-            raise BadArchive(f"a header of {self.size} bytes: at most {MAX_HEADER_BYTES}")
-        if self.type == tarfile.GNUTYPE_SPARSE:
-            raise BadArchive("it holds a sparse file, which may claim any size")
-        if self.size < 0:
-            raise BadArchive("a member has a negative size")
-        return super()._proc_member(tarfile_)  # type: ignore[misc]
+def _unknown(head: bytes) -> UnknownArchive | BrokenArchive:
+    for magic, name in _ELSE.items():
+        if head.startswith(magic):
+            return UnknownArchive(f"it is {name}, which is not read: offer it as tar.gz or zip")
+    if head.lstrip()[:1] == b"<":
+        return BrokenArchive("it is a web page and no archive: look at the url in a browser")
+    return BrokenArchive("it is no tar, tar.gz or zip")
 
 
-class _Wanted:
-    """The files under the wanted folder, seen from the archive's top and from inside its one top folder."""
+class _Clock:
+    """How long the work took, the wait for bytes not counted."""
 
-    def __init__(self, subpath: str) -> None:
-        self._prefix = subpath.strip("/") + "/" if subpath.strip("/") else ""
-        self._kept: dict[str, BundleFile] = {}
-        self._bytes = 0
-        self._tops: set[str] = set()
+    def __init__(self) -> None:
+        self._until = time.monotonic() + MAX_WORK_S
 
-    def wants(self, path: str, size: int) -> bool:
-        self._tops.add(path.split("/", 1)[0] if "/" in path else "")
-        if not (path.startswith(self._prefix) or _inside(path).startswith(self._prefix)):
-            return False
-        self._bytes += size
-        if self._bytes > MAX_BYTES:
-            raise BadArchive(f"the skill is bigger than {MAX_BYTES // 1024 // 1024} MiB")
-        if len(self._kept) >= MAX_FILES:
-            raise BadArchive(f"the skill has more than {MAX_FILES} files")
-        return True
+    def waiting(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        began = time.monotonic()
+        for chunk in chunks:
+            self._until += time.monotonic() - began
+            yield chunk
+            began = time.monotonic()
 
-    def keep(self, path: str, file: BundleFile) -> None:
-        self._kept[path] = file
-
-    def files(self) -> Files:
-        at_top = self._under(self._prefix)
-        if SKILL_FILE in at_top or len(self._tops) != 1 or "" in self._tops:
-            return at_top
-        return self._under(f"{next(iter(self._tops))}/{self._prefix}")
-
-    def _under(self, prefix: str) -> dict[str, BundleFile]:
-        return {path[len(prefix) :]: file for path, file in self._kept.items() if path.startswith(prefix)}
+    def check(self) -> None:
+        if time.monotonic() > self._until:
+            raise ArchiveBomb(f"it takes longer than {MAX_WORK_S:g} s to unpack")
 
 
-def _inside(path: str) -> str:
-    return path.split("/", 1)[1] if "/" in path else ""
-
-
-class _Reader:
-    """The decompressed stream as a file for tarfile, with a count of what came out."""
-
-    def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks = blocks
-        self._rest = b""
-        self._total = 0
-
-    def read(self, size: int) -> bytes:
-        parts: list[bytes] = []
-        missing = size
-        while missing > 0 and self._more():
-            parts.append(self._rest[:missing])
-            self._rest = self._rest[missing:]
-            missing -= len(parts[-1])
-        return b"".join(parts)
-
-    def drain(self) -> None:
-        """Read what lies behind the archive's end mark, so that the checksum at the very end is checked too."""
-        while self._more():
-            self._rest = b""
-
-    def _more(self) -> bool:
-        while not self._rest:
-            block = next(self._blocks, None)
-            if block is None:
-                return False
-            self._total += len(block)
-            if self._total > MAX_UNPACKED_BYTES:
-                raise BadArchive(f"it unpacks to more than {MAX_UNPACKED_BYTES // 1024 // 1024} MiB")
-            self._rest = block
-        return True
-
-
-def _inflated(chunks: Iterable[bytes], max_wire_bytes: int) -> Iterator[bytes]:
-    """The bytes behind gzip, in blocks, whatever ratio the archive claims."""
-    inflate = None
-    begun = False
+def _weighed(chunks: Iterable[bytes], limit: int) -> Iterator[bytes]:
     total = 0
     for chunk in chunks:
         total += len(chunk)
-        if max_wire_bytes and total > max_wire_bytes:
-            raise BadArchive(
-                f"it weighs more than {max_wire_bytes // 1024 // 1024} MiB (SKILLBUS_SKILLS_MAX_ARCHIVE_MB)"
-            )
+        if limit and total > limit:
+            raise TooBig(f"it weighs more than {limit // _MIB} MiB (SKILLBUS_SKILLS_MAX_ARCHIVE_MB)")
+        yield chunk
+
+
+def _counted(blocks: Iterable[bytes], clock: _Clock) -> Iterator[bytes]:
+    total = 0
+    for block in blocks:
+        if not block:
+            continue
+        total += len(block)
+        if total > MAX_UNPACKED_BYTES:
+            raise ArchiveBomb(f"it unpacks to more than {MAX_UNPACKED_BYTES // _MIB} MiB")
+        clock.check()
+        yield block
+
+
+class _Inflating:
+    """Gzip, one member after the other, whatever ratio it claims."""
+
+    def __init__(self) -> None:
+        self._inflate: Any = None
+        self._begun = False
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The bytes behind one piece of it, in blocks."""
         rest = chunk
         while rest:
-            if inflate is None:
-                rest = rest.lstrip(b"\0") if begun else rest
+            if self._inflate is None:
+                rest = rest.lstrip(b"\0") if self._begun else rest
                 if not rest:
-                    break
-                inflate, begun = zlib.decompressobj(wbits=31), True
-            yield from _member_blocks(inflate, rest)
-            rest = inflate.unused_data
-            inflate = None if inflate.eof else inflate
-    if inflate is not None or not begun:
-        raise BadArchive("it ends too early")
+                    return
+                self._inflate, self._begun = zlib.decompressobj(wbits=31), True
+            yield from _member_blocks(self._inflate, rest)
+            if not self._inflate.eof:
+                return
+            rest = self._inflate.unused_data
+            self._inflate = None
+
+    def end(self) -> None:
+        """All pieces came."""
+        if self._inflate is not None or not self._begun:
+            raise BrokenArchive("it ends too early")
+
+
+def _inflated() -> _Inflating:
+    return _Inflating()
 
 
 def _member_blocks(inflate: Any, data: bytes) -> Iterator[bytes]:
@@ -215,7 +186,7 @@ def _member_blocks(inflate: Any, data: bytes) -> Iterator[bytes]:
         try:
             block = inflate.decompress(data, _BLOCK)
         except zlib.error:
-            raise BadArchive("it is no sound gzip: only tar.gz is supported yet") from None
+            raise BrokenArchive("its gzip is damaged, or something follows its end") from None
         data = inflate.unconsumed_tail
         if block:
             yield block

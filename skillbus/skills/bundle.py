@@ -1,42 +1,21 @@
-"""A skill's files as fetched, and whether they are a skill: a SKILL.md with a frontmatter that can be read.
+"""Whether what landed is a skill: a SKILL.md with a frontmatter that can be read. And what it is called.
 
 Only the child imports this (it parses frontmatter). Bytes are judged and never edited. What breaks a rule of style
-(agentskills.io's lengths and names, which real skills break) is a warning, or with ``strict`` a refusal.
+(agentskills.io's lengths and names, which real skills break) is a warning, or with ``strict`` a refusal. Paths, kinds
+and sizes were judged as they came in (landing.py).
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from skillbus.errors import BadBundle, BadManifest
-from skillbus.skills.document import load_yaml
-from skillbus.skills.rules import (
-    MAX_BYTES,
-    MAX_FILES,
-    SKILL_FILE,
-    Facts,
-    FileFact,
-    PathSet,
-    is_skill_name,
-    slug,
-    tree_digest,
-)
+from skillbus.skills.landing import Landing
+from skillbus.skills.rules import SKILL_FILE, is_skill_name, slug, tree_digest
 
 MAX_DESCRIPTION_CHARS = 1_024
-
-
-@dataclass(frozen=True, slots=True)
-class BundleFile:
-    """One file of a skill."""
-
-    data: bytes
-    executable: bool
-
-
-Files = Mapping[str, BundleFile]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,35 +33,28 @@ class Judged:
     warnings: tuple[str, ...]
 
 
-def facts_of(files: Files) -> Facts:
-    """What is known of ``files`` without their bytes."""
-    return {path: FileFact(hashlib.sha256(file.data).hexdigest(), file.executable) for path, file in files.items()}
-
-
-def judge(files: Files, fallback: str, *, strict: bool) -> Judged:
-    """Whether ``files`` are a skill, and what it is called.
+def judge(landing: Landing, fallback: str, *, strict: bool) -> Judged:
+    """Whether what landed is a skill, and what it is called.
 
     Args:
         fallback: the name if the frontmatter has none, from the url.
         strict: refuse what would be a warning.
 
     Raises:
-        BadArchive: a path that cannot lie on every disk.
-        BadBundle: no SKILL.md, an unreadable frontmatter, too big, or (strict) a rule of style.
+        BadArchive: it was refused as it came in.
+        BadBundle: so it was; or no SKILL.md, an unreadable frontmatter, or (strict) a rule of style.
     """
-    _check_size(files)
-    paths = PathSet()
-    for path in files:
-        paths.add(path, folder=False)
-    front = frontmatter(_skill_file(files))
-    warnings = tuple(_warnings(front))
+    if landing.error is not None:
+        raise landing.error
+    front = frontmatter(_skill_file(landing))
+    warnings = (*_warnings(front), *landing.warnings)
     if strict and warnings:
         raise BadBundle(f"{SKILL_FILE} breaks a rule, and SKILLBUS_SKILLS_STRICT is on: {'; '.join(warnings)}")
     name = slug(front["name"]) if isinstance(front.get("name"), str) else ""
     name = name or slug(fallback)
     if not name:
         raise BadBundle(f"neither {SKILL_FILE} nor the url gives a name: set 'name' in the manifest's entry")
-    return Judged(name, tree_digest(facts_of(files)), warnings)
+    return Judged(name, tree_digest(landing.facts), warnings)
 
 
 def frontmatter(text: bytes) -> dict[str, Any]:
@@ -90,6 +62,24 @@ def frontmatter(text: bytes) -> dict[str, Any]:
 
     Raises:
         BadBundle: there is none, or it cannot be read.
+    """
+    from skillbus.skills.document import load_yaml  # only now: PyYAML is half of this process' start
+
+    lines = front_lines(text)
+    try:
+        front = load_yaml("\n".join(lines))
+    except BadManifest as error:
+        raise BadBundle(f"{SKILL_FILE}'s frontmatter cannot be read: {error}") from None
+    if not isinstance(front, dict):
+        raise BadBundle(f"{SKILL_FILE}'s frontmatter is no mapping: it needs 'name:' and 'description:'")
+    return front
+
+
+def front_lines(text: bytes) -> list[str]:
+    """The lines between the two ``---``.
+
+    Raises:
+        BadBundle: not UTF-8, or one of the two is missing.
     """
     try:
         lines = text.decode("utf-8-sig").splitlines()
@@ -100,29 +90,21 @@ def frontmatter(text: bytes) -> dict[str, Any]:
     end = next((n for n, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
     if end is None:
         raise BadBundle(f"{SKILL_FILE}'s frontmatter has no end: a line '---' below it is missing")
-    try:
-        front = load_yaml("\n".join(lines[1:end]))
-    except BadManifest as error:
-        raise BadBundle(f"{SKILL_FILE}'s frontmatter cannot be read: {error}") from None
-    if not isinstance(front, dict):
-        raise BadBundle(f"{SKILL_FILE}'s frontmatter is no mapping: it needs 'name:' and 'description:'")
-    return front
+    return lines[1:end]
 
 
-def _skill_file(files: Files) -> bytes:
-    found = files.get(SKILL_FILE)
-    if found is not None:
-        return found.data
-    other = next((path for path in files if path.lower() == SKILL_FILE.lower()), None)
-    hint = f"rename {other} to {SKILL_FILE}" if other else "is this the skill's own folder?"
-    raise BadBundle(f"there is no {SKILL_FILE} at the top: {hint}")
+def no_skill_file(names: Iterable[str]) -> str:
+    """What to say of a folder with ``names`` in it and no SKILL.md."""
+    other = next((name for name in names if name.lower() == SKILL_FILE.lower()), None)
+    return f"there is no {SKILL_FILE} at the top: " + (
+        f"rename {other} to {SKILL_FILE}" if other else "is this the skill's own folder?"
+    )
 
 
-def _check_size(files: Files) -> None:
-    if len(files) > MAX_FILES:
-        raise BadBundle(f"it has more than {MAX_FILES} files")
-    if sum(len(file.data) for file in files.values()) > MAX_BYTES:
-        raise BadBundle(f"it is bigger than {MAX_BYTES // 1024 // 1024} MiB")
+def _skill_file(landing: Landing) -> bytes:
+    if landing.skill_file is None:
+        raise BadBundle(no_skill_file(landing.facts))
+    return landing.skill_file
 
 
 def _warnings(front: Mapping[str, Any]) -> list[str]:

@@ -1,19 +1,22 @@
-"""The parent's side of fetcher.py: one child per pass, one job at a time, and no trust in what it answers.
+"""The parent's side of fetcher.py: one child per pass, several jobs at once, and no trust in what it answers.
 
-The child is started by the first job and killed with SIGKILL, and seen dead, when the pass is over, is cancelled, or
-when an answer is late, too long or none. Then the next job starts another: a parser that crashes costs one entry.
-Its environment is a short list, so that no secret of the pod is in it.
+The child is started by the first job and killed with SIGKILL, with whatever it started, and seen dead, when the pass
+is over, is cancelled, or when an answer is late, too long or none. Then the next job starts another. Its environment is
+a short list, so that no secret of the pod is in it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +24,43 @@ import skillbus
 from skillbus import errors
 from skillbus.clock import Clock
 from skillbus.core.text import harmless
-from skillbus.errors import SkillbusError, SourceUnavailable
+from skillbus.errors import BadArchive, BadBundle, BadManifest, DiskRefused, RateLimited, SkillbusError
+from skillbus.errors import SourceUnavailable as Unavailable
 from skillbus.skills.options import SkillsOptions
 from skillbus.skills.quiet import to_the_end
 
 JOB_S = 180.0
-"""Seconds until a job counts as lost. Longer than the child's own limit for a download."""
+"""Seconds without a word until a job counts as lost. Longer than the child's own limit for a download."""
 
-MAX_ANSWER_BYTES = 1 * 1024 * 1024
+JOB_TOTAL_S = 900.0
+"""Seconds for a whole job: a child that keeps telling of progress, and of nothing else, keeps no pass alive."""
+
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _PACKAGE_FOLDER = str(Path(skillbus.__file__).resolve().parent.parent)
-COMMAND: tuple[str, ...] = (sys.executable, "-P", "-X", "utf8", "-m", "skillbus.skills.fetcher")
-_KINDS = ("SourceUnavailable", "BadManifest", "BadBundle", "BadArchive", "DiskRefused")
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+COMMAND: tuple[str, ...] = (sys.executable, "-S", "-P", "-X", "utf8", "-m", "skillbus.skills.fetcher")
+"""Without ``site``, which takes as long to start as all that the child does need. So it is told our path."""
+
+_KINDS = (Unavailable, BadManifest, BadBundle, BadArchive, DiskRefused)
+_PASSED_ON: tuple[str, ...] = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSH_AUTH_SOCK")
+_PASSED_ON += tuple(name for word in ("http_proxy", "https_proxy", "no_proxy") for name in (word, word.upper()))
+
+OnLine = Callable[[str, dict[str, Any]], None]
+"""Called with ``progress`` or ``landed``, and what the child says of it."""
+
+
+class ChildDied(Unavailable):
+    """The child gave no answer: it crashed, met one of its limits, or said something senseless."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """A job under way. ``ended`` is set with either an answer or a failure."""
+
+    on_line: OnLine
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: bool = False
+    answer: dict[str, Any] | None = None
+    failure: SkillbusError | None = None
 
 
 class Child:
@@ -42,38 +70,78 @@ class Child:
         self._options = options
         self._clock = clock
         self._process: Process | None = None
-        self._id = 0
+        self._reader: asyncio.Task[None] | None = None
+        self._jobs: dict[int, _Job] = {}
+        self._starting = asyncio.Lock()
+        self._last_id = 0
 
-    async def ask(self, job: dict[str, Any]) -> dict[str, Any]:
+    async def parse_manifest(self, raw: bytes) -> Any:
+        """The plain data in a manifest's bytes.
+
+        Raises:
+            SkillbusError: as ``ask``.
+        """
+        return (await self.ask({"job": "manifest", "data": base64.b64encode(raw).decode()})).get("data")
+
+    async def ask(self, job: dict[str, Any], on_line: OnLine = lambda kind, said: None) -> dict[str, Any]:
         """Have one job done.
 
         Returns:
             The answer, of which nothing is checked but that it is an object.
 
         Raises:
-            SkillbusError: as the child says, or because it gave no sound answer.
+            ChildDied: it gave no sound answer.
+            SkillbusError: as the child says.
         """
-        self._id += 1
+        waiting = _Job(on_line)
         try:
-            if self._process is None:
-                await self._start()
-            return self._checked(await self._exchange({"id": self._id, **job}))
-        except (_NoAnswer, OSError) as error:
-            died = await self.kill()
-            raise SourceUnavailable(f"the process that reads it {died or error}: it will be tried again") from None
-        except SkillbusError:
+            await self._send_job(job, waiting)
+            until_s = self._clock.now_s() + JOB_TOTAL_S
+            while not await self._clock.wait(waiting.ended, min(JOB_S, max(0.0, until_s - self._clock.now_s()))):
+                over = self._clock.now_s() >= until_s
+                if over or not waiting.heard:
+                    limit_s = JOB_TOTAL_S if over else JOB_S
+                    raise _died(f"gave no answer in {limit_s:g} s")
+                waiting.heard = False
+        except ChildDied:
+            await self.kill()
             raise
+        except OSError as error:
+            died = await self.kill()
+            raise _died(died or str(error)) from None
         except BaseException:
             await self.kill()
             raise
+        if waiting.failure is not None:
+            if isinstance(waiting.failure, ChildDied):
+                died = await self.kill()
+                raise _died(died) if died else waiting.failure
+            raise waiting.failure
+        assert waiting.answer is not None  # noqa: S101 - it ended
+        return waiting.answer
 
     async def kill(self) -> str:
-        """SIGKILL the child and see it dead. How it had died, in words, if it had by itself; else nothing."""
+        """SIGKILL the child with all it started, and see it dead. How it had died, in words, if by itself."""
         process, self._process = self._process, None
-        return "" if process is None else await to_the_end(_ended(process))
+        reader, self._reader = self._reader, None
+        self._fail_all(ChildDied("the process that reads it was ended: it will be tried again"))
+        if reader is not None:
+            reader.cancel()
+        return "" if process is None else await to_the_end(_ended(process, reader, self._clock))
+
+    # ---- sending ---------------------------------------------------------------------------------------------------
+
+    async def _send_job(self, job: dict[str, Any], waiting: _Job) -> None:
+        async with self._starting:
+            if self._process is None:
+                await self._start()
+        self._last_id += 1
+        self._jobs[self._last_id] = waiting
+        await self._send({"id": self._last_id, **job})
 
     async def _start(self) -> None:
         env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        path = os.pathsep.join(dict.fromkeys([_PACKAGE_FOLDER, *(part for part in sys.path if part)]))
         self._process = await asyncio.create_subprocess_exec(
             *COMMAND,
             str(os.getpid()),
@@ -81,82 +149,111 @@ class Child:
             stdout=PIPE,
             stderr=DEVNULL,
             cwd="/",
-            env=env | {"PYTHONPATH": _PACKAGE_FOLDER},
+            env=env | {"PYTHONPATH": path},
             limit=MAX_ANSWER_BYTES,
+            start_new_session=True,
         )
+        self._reader = asyncio.create_task(self._read(self._process), name="skills.child")
+        await self._send(self.hello())
+
+    def hello(self) -> dict[str, Any]:
+        """The first line: what the child may do."""
         options = self._options
-        await self._send(
-            {
-                "token": options.token,
-                "token_hosts": [host.lower() for host in options.token_hosts],
-                "local_hosts": [host.lower() for host in options.local_hosts],
-                "max_archive_bytes": options.max_archive_mb * 1024 * 1024,
-                "strict": options.strict,
-            }
-        )
+        return {
+            "token": options.token,
+            "token_hosts": [host.lower() for host in options.token_hosts],
+            "local_hosts": [host.lower() for host in options.local_hosts],
+            "redirect_hosts": [host.lower() for host in options.redirect_hosts],
+            "github": dict(options.github),
+            "max_archive_bytes": options.max_archive_mb * 1024 * 1024,
+            "strict": options.strict,
+        }
 
     async def _send(self, line: dict[str, Any]) -> None:
-        assert self._process is not None and self._process.stdin is not None  # noqa: S101, PT018 - started with a pipe
+        if self._process is None or self._process.stdin is None:
+            raise BrokenPipeError("was ended")
         self._process.stdin.write(json.dumps(line).encode() + b"\n")
         await self._process.stdin.drain()
 
-    async def _exchange(self, job: dict[str, Any]) -> bytes:
-        answered = asyncio.Event()
-        exchange = asyncio.create_task(self._send_and_read(job), name="skills.child")
-        exchange.add_done_callback(lambda _: answered.set())
-        try:
-            if not await self._clock.wait(answered, JOB_S):
-                raise _NoAnswer(f"gave no answer in {JOB_S:g} s")
-            return exchange.result()
-        finally:
-            exchange.cancel()
-            await asyncio.wait({exchange})
-            exchange.cancelled() or exchange.exception()
+    # ---- reading ---------------------------------------------------------------------------------------------------
 
-    async def _send_and_read(self, job: dict[str, Any]) -> bytes:
-        await self._send(job)
-        assert self._process is not None and self._process.stdout is not None  # noqa: S101, PT018 - started with a pipe
+    async def _read(self, process: Process) -> None:
+        """Hand each line to its job, until the child says something senseless or no more."""
+        assert process.stdout is not None  # noqa: S101 - started with a pipe
         try:
-            line = await self._process.stdout.readline()
+            while True:
+                line = await process.stdout.readline()
+                if not line.endswith(b"\n"):
+                    raise _died("ended")
+                self._take(line)
         except ValueError:
-            raise _NoAnswer("gave an answer that is too long") from None
-        if not line.endswith(b"\n"):
-            raise _NoAnswer("ended")
-        return line
+            self._fail_all(_died("gave an answer that is too long"))
+        except OverflowError:  # a number that no float holds
+            self._fail_all(_died("gave no sound answer"))
+        except ChildDied as error:
+            self._fail_all(error)
 
-    def _checked(self, line: bytes) -> dict[str, Any]:
+    def _take(self, line: bytes) -> None:
         try:
-            answer = json.loads(line)
+            said = json.loads(line)
         except (ValueError, RecursionError):
-            raise _NoAnswer("gave no sound answer") from None
-        if not isinstance(answer, dict) or answer.get("id") != self._id:
-            raise _NoAnswer("answered something else")
-        if isinstance(answer.get("ok"), dict):
-            found: dict[str, Any] = answer["ok"]
-            return found
-        raise self._error(answer.get("error"))
+            raise _died("gave no sound answer") from None
+        job = self._jobs.get(said["id"]) if isinstance(said, dict) and isinstance(said.get("id"), int) else None
+        if job is None:
+            raise _died("answered something else")
+        job.heard = True
+        for kind in ("progress", "landed"):
+            if isinstance(said.get(kind), dict):
+                job.on_line(kind, said[kind])
+                return
+        if isinstance(said.get("ok"), dict):
+            job.answer = said["ok"]
+        else:
+            job.failure = self.error(said.get("error"))
+        del self._jobs[said["id"]]
+        job.ended.set()
 
-    def _error(self, told: Any) -> SkillbusError:
-        if not isinstance(told, list) or len(told) != 2 or told[0] not in _KINDS or not isinstance(told[1], str):
-            raise _NoAnswer("gave no sound answer")
-        text = told[1]
+    def error(self, told: Any) -> SkillbusError:
+        """The error that the child speaks of.
+
+        Raises:
+            ChildDied: it is none.
+        """
+        if not (isinstance(told, list) and 2 <= len(told) <= 3 and all(isinstance(word, str) for word in told[:2])):
+            raise _died("gave no sound answer")
+        kind, text = getattr(errors, told[0], None), told[1]
+        if not (isinstance(kind, type) and issubclass(kind, _KINDS)):
+            raise _died("gave no sound answer")
         if self._options.token:
             text = text.replace(self._options.token, "********")
-        error = getattr(errors, told[0])(harmless(text, 600))
-        assert isinstance(error, SkillbusError)  # noqa: S101 - one of _KINDS
-        return error
+        text = harmless(text, 600)
+        if issubclass(kind, RateLimited):
+            wait_s = told[2] if len(told) == 3 and isinstance(told[2], int | float) else 60.0
+            return kind(text, min(max(1.0, float(wait_s)), 3600.0))
+        return kind(text)
+
+    def _fail_all(self, failure: ChildDied) -> None:
+        jobs, self._jobs = self._jobs, {}
+        for job in jobs.values():
+            job.failure = failure
+            job.ended.set()
 
 
-class _NoAnswer(Exception):
-    """The child did not do as it should. It is not to be used any more."""
+def _died(how: str) -> ChildDied:
+    return ChildDied(f"the process that reads it {how}: it will be tried again")
 
 
-async def _ended(process: Process) -> str:
+async def _ended(process: Process, reader: asyncio.Task[None] | None, clock: Clock) -> str:
     """Kill, reap, and close the pipes. A child that had ended by itself has its return code for a word."""
     assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - started with pipes
-    with suppress(ProcessLookupError):
-        process.kill()
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
+    while _group_lives(process.pid):
+        await clock.sleep(0.01)
+    if reader is not None:
+        await asyncio.wait({reader})
+        reader.cancelled() or reader.exception()
     process.stdin.close()
     with suppress(OSError):
         await process.stdin.wait_closed()
@@ -167,3 +264,18 @@ async def _ended(process: Process) -> str:
     if code == -signal.SIGKILL:
         return ""
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended by itself with code {code}"
+
+
+def _group_lives(group: int) -> bool:
+    """Whether anything that the child started (git, ssh) still runs. One that only waits to be reaped does not."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    for entry in os.scandir("/proc") if Path("/proc/self").exists() else ():
+        if entry.name.isdigit():
+            with suppress(OSError, IndexError, ValueError):
+                state, _, pgrp = Path(entry.path, "stat").read_text().rpartition(")")[2].split()[:3]
+                if int(pgrp) == group and state not in "ZX":
+                    return True
+    return False

@@ -1,9 +1,9 @@
 """YAML or JSON text -> plain data, under strict limits. Only the child imports this (and with it, PyYAML).
 
-YAML is read as events and built by the thirty lines below: PyYAML's own composers recurse (50 KB of ``[`` crashes the
-C one), expand aliases, let the last of two equal keys win, and read ``no`` as False. Refused: more than 256 KB, more
-than 32 levels, anchors, aliases, tags, merge keys, keys that are not scalars, equal keys, a second document. Scalars
-are those of YAML 1.2's core schema. Keys are always text.
+YAML is read as events (libyaml's where it is there: a twentieth of the time) and built by the thirty lines below:
+PyYAML's own composers recurse (50 KB of ``[`` crashes the C one), expand aliases, let the last of two equal keys win,
+and read ``no`` as False. Refused: more than 256 KB, more than 32 levels, anchors, aliases, tags, merge keys, keys that
+are not scalars, equal keys, a second document. Scalars are those of YAML 1.2's core schema. Keys are always text.
 
 It does not know what a manifest or a frontmatter is.
 """
@@ -23,6 +23,16 @@ from skillbus.errors import BadManifest
 MAX_TEXT_BYTES = 256 * 1024
 MAX_LEVELS = 32
 _MAX_DIGITS = 64
+
+_FAST: Any = getattr(yaml, "CSafeLoader", None)
+_ODD = re.compile(
+    r"[^\n -~\u00a0-\u1fff\u3001-\ud7ff\U00010000-\U0010ffff]"  # tabs, carriage returns, odd breaks and spaces
+    r"|^%"  # directives
+    r"|[|>][-+0-9]*#"  # a comment too close to a block's mark
+    r"|:[\]},\[{]",  # a key without a value in brackets
+    re.MULTILINE,
+)
+"""What the two readers of YAML take differently (with question marks in brackets). It is left to the slow one."""
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(
@@ -70,12 +80,17 @@ def load_yaml(text: str) -> Any:
     if len(text) > MAX_TEXT_BYTES:
         raise BadManifest(f"it is longer than {MAX_TEXT_BYTES // 1024} KB")
     try:
-        return _Builder().build(yaml.parse(text, Loader=yaml.SafeLoader))
+        loader = yaml.SafeLoader if _FAST is None or _is_odd(text) else _FAST
+        return _Builder().build(yaml.parse(text, Loader=loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise BadManifest(f"{error.problem or 'it is no YAML'}{_line(mark)}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadManifest(f"it is no YAML ({type(error).__name__})") from None
+
+
+def _is_odd(text: str) -> bool:
+    return _ODD.search(text) is not None or ("?" in text and ("[" in text or "{" in text))
 
 
 def _line(mark: Any) -> str:
@@ -151,7 +166,7 @@ class _Map:
     def take(self, value: Any, event: Any) -> None:
         if not self.wants_key:
             self._items[self._key] = value
-        elif value == "<<" and event.style is None:
+        elif value == "<<" and not event.style:
             raise BadManifest(f"merge keys are not allowed{_line(event.start_mark)}")
         elif value in self._items:
             raise BadManifest(f"the key {harmless(value, 60)!r} is there twice{_line(event.start_mark)}")
@@ -175,7 +190,7 @@ def _refuse_marks(event: Any) -> None:
 
 def _meaning(event: Any) -> Any:
     text: str = event.value
-    if event.style is not None:
+    if event.style:  # libyaml says '' of a plain one
         return text
     if text in _WORDS:
         return _WORDS[text]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from skillbus.errors import BadArchive, DiskRefused
@@ -18,6 +18,9 @@ from skillbus.skills.rules import Facts, FileFact, PathSet, is_sha256, is_skill_
 
 LOCK_VERSION = 1
 MAX_LOCK_BYTES = 64 * 1024 * 1024
+_NEXT = ",\n"
+_WORDS = ("url", "source_id", "own_name", "revision", "tree_id", "digest", "placed_at")
+_OVERRIDE = ("instead_of", "instead_of_revision", "instead_of_tree_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,30 +29,53 @@ class Receipt:
 
     Attributes:
         url: where it came from, without a query.
-        ref: the source's own name for what was fetched; may be empty.
+        source_id: which entry it is for: a digest of that entry's whole url, which may hold a secret.
+        own_name: what the skill calls itself, as a name.
+        revision: the source's own name for what was fetched (a commit, an ETag); may be empty.
+        tree_id: the git tree that it was, if the source has such ids; else empty.
         digest: the tree digest.
         files: every file that was placed.
         placed_at: when, by the file system's clock, ISO 8601.
+        instead_of: for a version that ``skillbus rollback`` put back, the digest of the one that it replaces: it stays
+            until the manifest asks for a third. Else empty.
+        instead_of_revision: that one's revision, so that a fresh process knows it without a fetch. Else empty.
+        instead_of_tree_id: that one's tree id. Else empty.
     """
 
     url: str
-    ref: str
+    source_id: str
+    own_name: str
+    revision: str
+    tree_id: str
     digest: str
     files: Facts
     placed_at: str
+    instead_of: str = ""
+    instead_of_revision: str = ""
+    instead_of_tree_id: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for the lock."""
         files = {
             path: {"sha256": fact.sha256, "executable": fact.executable} for path, fact in sorted(self.files.items())
         }
-        return {
-            "url": self.url,
-            "ref": self.ref,
-            "digest": self.digest,
-            "placed_at": self.placed_at,
-            "files": files,
-        }
+        words = {word: getattr(self, word) for word in _WORDS}
+        override = {word: getattr(self, word) for word in _OVERRIDE if getattr(self, word)}
+        return {**words, **override, "files": files}
+
+    def standing_in_for(self, replaced: Receipt) -> Receipt:
+        """This one, put back in place of ``replaced``. What the manifest asks for is no override of itself."""
+        asked_for = (replaced.digest, replaced.revision, replaced.tree_id)
+        if replaced.instead_of:
+            asked_for = (replaced.instead_of, replaced.instead_of_revision, replaced.instead_of_tree_id)
+        digest, revision, tree_id = ("", "", "") if asked_for[0] == self.digest else asked_for
+        return replace(
+            self,
+            source_id=replaced.source_id,
+            instead_of=digest,
+            instead_of_revision=revision,
+            instead_of_tree_id=tree_id,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +84,15 @@ class Lock:
 
     receipts: Mapping[str, Receipt] = field(default_factory=dict)
 
-    def having(self, name: str, receipt: Receipt | None) -> Lock:
-        """The same with ``receipt`` for ``name``; with None, without it."""
-        others = {known: one for known, one in self.receipts.items() if known != name}
-        return Lock(others if receipt is None else others | {name: receipt})
+    def having(self, changes: Mapping[str, Receipt | None]) -> Lock:
+        """The same with the receipt of each name in ``changes``; with None, without it."""
+        others = {name: receipt for name, receipt in self.receipts.items() if name not in changes}
+        return Lock(others | {name: receipt for name, receipt in changes.items() if receipt is not None})
 
     def as_bytes(self) -> bytes:
-        """The lock file."""
-        skills = {name: receipt.as_json() for name, receipt in sorted(self.receipts.items())}
-        return json.dumps({"v": LOCK_VERSION, "skills": skills}, indent=1).encode() + b"\n"
+        """The lock file: a line for each skill, so that two of them compare well."""
+        lines = [f"{json.dumps(name)}: {json.dumps(one.as_json())}" for name, one in sorted(self.receipts.items())]
+        return f'{{"v": {LOCK_VERSION}, "skills": {{\n{_NEXT.join(lines)}\n}}}}\n'.encode()
 
 
 def parse_lock(raw: bytes) -> Lock:
@@ -99,10 +125,10 @@ def parse_receipt(data: Any) -> Receipt:
         except BadArchive as error:
             raise ValueError(str(error)) from None
         files[path] = FileFact(one["sha256"], one["executable"])
-    words = [data.get(key) for key in ("url", "ref", "digest", "placed_at")]
-    if not all(isinstance(word, str) for word in words) or data["digest"] != tree_digest(files):
+    words = {word: data.get(word, "") for word in (*_WORDS, *_OVERRIDE)}
+    if not all(isinstance(text, str) for text in words.values()) or words["digest"] != tree_digest(files):
         raise ValueError("a receipt is not complete, or its digest is not that of its files")
-    return Receipt(data["url"], data["ref"], data["digest"], files, data["placed_at"])
+    return Receipt(files=files, **words)
 
 
 def _name(name: str) -> str:
@@ -134,7 +160,10 @@ def write_lock(root: Root, lock: Lock) -> None:
     """Put ``lock`` in place, wholly and durably.
 
     Raises:
-        DiskRefused: the disk failed; the old lock stands.
+        DiskRefused: the disk failed, or no pass could read it again; the old lock stands.
     """
+    raw = lock.as_bytes()
+    if len(raw) > MAX_LOCK_BYTES:
+        raise DiskRefused(f"{root.path / LOCK_NAME} would be too long: let the manifests ask for fewer skills")
     with tree.disk_words(f"{root.path / LOCK_NAME} cannot be written"):
-        tree.write_file(root.fd, LOCK_NAME, lock.as_bytes(), root.own)
+        tree.write_file(root.fd, LOCK_NAME, raw, root.own)

@@ -13,7 +13,7 @@ from typing import Any
 
 from skillbus.core.text import harmless
 from skillbus.errors import BadManifest
-from skillbus.skills.rules import is_sha256, is_skill_name, shown_url
+from skillbus.skills.rules import is_sha256, is_skill_name, shown_url, source_id
 
 MAX_ENTRIES = 1_000
 MAX_URL_CHARS = 2_048
@@ -42,13 +42,24 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a failed entry still lets us see: the managed skills it may mean are kept as they are."""
+    """What a failed entry still lets us see: the managed skills it may mean are kept as they are.
+
+    Attributes:
+        urls: as receipts show them.
+        ids: source ids: a version that was rolled back to may have come from another url.
+    """
 
     urls: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, url: str, name: str | None) -> Held:
+        """What an entry with that whole url, and that name if it has one, may mean."""
+        return cls(frozenset([shown_url(url)]), frozenset([name] if name else []), frozenset([source_id(url)]))
 
     def __or__(self, other: Held) -> Held:
-        return Held(self.urls | other.urls, self.names | other.names)
+        return Held(self.urls | other.urls, self.names | other.names, self.ids | other.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +145,12 @@ def _url(url: Any, place: str, base: str | None) -> str:
     text: str = url.strip()
     if len(text) > MAX_URL_CHARS or not text.isprintable():
         raise BadManifest(f"{place}.url: it is longer than {MAX_URL_CHARS} characters, or holds a control character")
-    if _has_scheme(text):
+    if _has_scheme(text) and not (base is None and text.lower().startswith("git+file:")):
         return text
     if base is None:
-        raise BadManifest(f"{place}.url: {_told(text)} is a folder, and only a manifest read from disk may name one")
+        raise BadManifest(
+            f"{place}.url: {_told(shown_url(text))} is a folder, and only a manifest read from disk may name one"
+        )
     return _absolute(text, base)
 
 
@@ -149,11 +162,11 @@ def _still_seen(raw: Any, base: str | None) -> Held:
     if not isinstance(raw, Mapping):
         return Held()
     url, name = raw.get("url"), raw.get("name")
-    urls: frozenset[str] = frozenset()
-    if isinstance(url, str):
-        whole = url.strip() if base is None or _has_scheme(url) else _absolute(url.strip(), base)
-        urls = frozenset([shown_url(whole)])
-    return Held(urls, frozenset([name]) if isinstance(name, str) else frozenset())
+    known = name if isinstance(name, str) else None
+    if not isinstance(url, str):
+        return Held(names=frozenset([known] if known else []))
+    whole = url.strip() if base is None or _has_scheme(url) else _absolute(url.strip(), base)
+    return Held.of(whole, known)
 
 
 def _has_scheme(url: str) -> bool:

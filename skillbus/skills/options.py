@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+GITHUB_COM = "github.com"
+GITHUB_API = "https://api.github.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,8 @@ class SkillsOptions:
         token: sent as a bearer token to ``token_hosts`` and nowhere else. Never shown.
         token_hosts: ``host``, which means its https port 443, or ``host:port``.
         local_hosts: hosts (``host`` or ``host:port``) that may be loopback or link-local, or be spoken to without TLS.
+        redirect_hosts: hosts that a download may be redirected to, besides the one that was asked.
+        github: for each host of GitHub pages (``github.com``, an Enterprise server) the base of its API.
         max_archive_mb: MiB an archive may weigh on the wire; 0 is no cap.
         strict: whether a skill that breaks a rule of style is refused instead of warned about.
         project_targets: skills roots for entries of project scope. Without one such an entry is an error.
@@ -26,6 +32,8 @@ class SkillsOptions:
     token: str | None = field(default=None, repr=False)
     token_hosts: tuple[str, ...] = ()
     local_hosts: tuple[str, ...] = ()
+    redirect_hosts: tuple[str, ...] = ()
+    github: Mapping[str, str] = field(default_factory=lambda: {GITHUB_COM: GITHUB_API})
     max_archive_mb: int = 100
     strict: bool = False
     project_targets: tuple[Path, ...] = ()

@@ -1,66 +1,94 @@
 """A single pass of the reconciler, with what it holds: its child, its open roots, its tally. Used once, then closed.
 
 The order of its steps, and a checkpoint before each that fetches or changes something. What the steps themselves do
-stands in the files that they are named after: manifest.py, plan.py, apply.py, swap.py.
+stands in the files that they are named after: wishes.py, places.py, fetching.py, plan.py, apply.py, swap.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from skillbus.clock import Clock
 from skillbus.core.outcome import PassResult
 from skillbus.core.ports import Checkpoint
-from skillbus.core.text import harmless
-from skillbus.errors import BadBundle, DiskRefused, PassAborted, SkillbusError
-from skillbus.skills import apply, swap, tree
-from skillbus.skills.apply import Place, Tally
+from skillbus.errors import BadBundle, DiskRefused, SkillbusError
+from skillbus.skills import apply, history, tree
+from skillbus.skills.apply import Ready
 from skillbus.skills.child import Child
-from skillbus.skills.lock import Receipt, read_lock
-from skillbus.skills.manifest import PROJECT, USER, Entry, Held, Manifest, merge, read_manifest
+from skillbus.skills.fetching import Fetching, Landed, other_than_pinned
+from skillbus.skills.lock import Receipt
+from skillbus.skills.manifest import Manifest
+from skillbus.skills.memory import Memory, Seen
 from skillbus.skills.options import SkillsOptions
-from skillbus.skills.plan import Inventory, Kind, Step, Wanted, plan, without_collisions
-from skillbus.skills.quiet import to_the_end
-from skillbus.skills.root import Root, open_root
-from skillbus.skills.rules import Facts, is_sha256, is_skill_name, shown_url, tree_digest
+from skillbus.skills.places import Place, Places, Stage, take_stock
+from skillbus.skills.plan import Step, Wanted, plan, step_for, without_collisions
+from skillbus.skills.quiet import Threads, to_the_end
+from skillbus.skills.rules import Facts, source_id, tree_digest
+from skillbus.skills.sources import sources
+from skillbus.skills.sources.source import Access
+from skillbus.skills.sources.web import Trust, Web
+from skillbus.skills.swap import Change
+from skillbus.skills.tally import Tally, Tell
+from skillbus.skills.wishes import Group, Wish, Wishes, at_once, last_seen, let_through, pinned
 
-FLOCK_POLL_S = 0.2
-"""Seconds between tries to get a root that another pass works in."""
-
-_T = TypeVar("_T")
+BATCH = 256
+"""Skills that are changed under one journal, hence undone together when a kill falls into them."""
 
 
 class Passing:
-    """One pass. ``run`` it, read ``result``, ``close`` it."""
+    """One pass. ``run`` it, read ``result`` and ``kept``, ``close`` it.
 
-    def __init__(self, options: SkillsOptions, clock: Clock, checkpoint: Checkpoint) -> None:
-        self.warnings: list[str] = []
+    Args:
+        beside: for a pass that is only to ``plan``: where to stage what it fetches. The roots are then only looked at.
+
+    Attributes:
+        tally: its summary in the making.
+        kept: what the next pass shall know.
+    """
+
+    def __init__(
+        self,
+        options: SkillsOptions,
+        clock: Clock,
+        checkpoint: Checkpoint,
+        *,
+        memory: Memory | None = None,
+        tell: Tell = lambda sentence: None,
+        beside: Path | None = None,
+    ) -> None:
+        memory = memory or Memory()
+        self.kept = Memory()
+        self.tally = Tally(tell)
         self._options = options
-        self._clock = clock
         self._checkpoint = checkpoint
-        self._tally = Tally()
+        self._memory = memory
         self._child = Child(options, clock)
-        self._places: list[Place] = []
-        self._refused: set[Path] = set()
-        self._cancelled = threading.Event()
-        self._slots = 0
+        self._ending: asyncio.Task[str] | None = None
+        self._used: set[str] = set()
+        self._threads = Threads(checkpoint)
+        self._places = Places(options, clock, checkpoint, self.tally, beside)
+        self._wishes = Wishes(options, access_of(options), self._child, clock, checkpoint, self.tally)
+        self._fetching = Fetching(self._child, self._wishes, checkpoint, self._threads, self.tally)
 
     def result(self) -> PassResult:
         """The summary so far."""
-        return PassResult(dict(self._tally.counts), tuple(self._tally.errors), tuple(self._tally.reverted))
+        return self.tally.result()
 
     async def close(self) -> None:
         """Kill the child and see it dead; close the roots."""
         try:
-            await self._child.kill()
+            await to_the_end(self._gone())
         finally:
-            for place in self._places:
-                place.root.close()
+            self._places.close()
+            self._threads.close()
+
+    async def _gone(self) -> None:
+        if self._ending is not None:
+            await self._ending
+        await self._child.kill()
 
     async def run(self) -> None:
         """All steps.
@@ -68,292 +96,243 @@ class Passing:
         Raises:
             PassAborted: as the checkpoint raised it.
         """
+        planned, landed = await self.plan()
+        before = {place: place.lock.receipts for place in self._places}
+        ready: dict[Place, list[Ready]] = {place: [] for place in self._places}
+        for place, step in planned:
+            if not place.refused:
+                await self._guarded(place, self._prepare(place, step, landed, ready[place]), _label(step))
+        for place in self._places:
+            await self._apply(place, ready[place])
+        if self._options.manifests and not self._places.failed:
+            self.tally.installed = self._installed(before)
+
+    def _installed(self, before: Mapping[Place, Mapping[str, Receipt]]) -> dict[str, str] | None:
+        """The digest of every managed skill; None if one of them does not lie there as its receipt says.
+
+        Where roots differ, the first target counts, in the user's order: one digest stands for a name.
+
+        Args:
+            before: the receipts as the pass found them. What has another by now was placed, or looked at, by it.
+        """
+        ranks = {path: rank for rank, path in enumerate((*self._options.targets, *self._options.project_targets))}
+        found: dict[str, str] = {}
+        for place in sorted(self._places, key=lambda place: ranks.get(place.root.path, 0)):
+            for name, receipt in place.lock.receipts.items():
+                if receipt is before[place].get(name) and place.digests.get(name) != receipt.digest:
+                    return None
+                found.setdefault(name, receipt.digest)
+        return found
+
+    async def plan(self) -> tuple[list[tuple[Place, Step]], dict[str, Landed]]:
+        """All steps up to the point where something would be changed.
+
+        Returns:
+            The steps with their place, and what was fetched for them, by the entry's url.
+
+        Raises:
+            PassAborted: as the checkpoint raised it.
+        """
         if not self._options.manifests:
-            self._tally.errors.append("no manifest is set, so nothing is done: set SKILLBUS_SKILLS_MANIFEST")
-            return
-        await self._open_places(create=False)
-        merged, loaded_all = await self._load_manifests()
-        if merged.entries:
-            await self._open_places(create=True)
-        wanted, held = await self._look_at(merged)
+            self.tally.errors.append("no manifest is set, so nothing is done: set SKILLBUS_SKILLS_MANIFEST")
+            return [], {}
+        await self._open(create=False)
+        # Importing the sources takes as long as the child takes to start, so it is done meanwhile.
+        together: list[Any] = [
+            self._wishes.manifests(self._memory, self.kept, self._threads),
+            self._threads.run(sources),
+        ]
+        manifest: Manifest = (await at_once(together))[0]
+        if manifest.entries:
+            await self._open(create=True)
+        groups = await self._resolved(self._wishes.groups(manifest.entries, self._memory, self.kept))
+        landed = await self._fetched(groups)
+        self._ending = asyncio.create_task(self._child.kill(), name="skills.child.end")  # while the rest goes on
+        wanted = self._wanted(groups, [entry.url for entry in manifest.entries], landed)
+        steps: list[tuple[Place, Step]] = []
         for place in self._places:
-            await self._guarded(place, self._take_stock(place))
-        await self._apply(wanted, held, may_remove=loaded_all)
-        for place in self._places:
-            await self._guarded(place, self._sweep(place))
+            await self._guarded(place, self._plan_place(place, wanted, steps))
+        return steps, landed
 
-    # ---- opening ---------------------------------------------------------------------------------------------------
-
-    async def _open_places(self, *, create: bool) -> None:
-        """Open each root that is there, or with ``create`` each, in one order for all processes; recover and sweep."""
-        scopes: dict[Path, frozenset[str]] = {}
-        for scope, paths in ((USER, self._options.targets), (PROJECT, self._options.project_targets)):
-            for path in paths:
-                scopes[path] = scopes.get(path, frozenset()) | {scope}
-        opened = {place.root.path for place in self._places}
-        for path in sorted(scopes.keys() - opened - self._refused):
-            try:
-                await self._open_place(path, scopes[path], create=create)
-            except DiskRefused as error:
-                self._refused.add(path)
-                self._tally.errors.append(str(error))
-
-    async def _open_place(self, path: Path, scopes: frozenset[str], *, create: bool) -> None:
-        self._checkpoint()
-        root = await self._opened(path, create=create)
-        if root is None:
-            return
-        twin = next((place for place in self._places if place.root.identity == root.identity), None)
-        if twin is not None:  # One folder under two names. Its flock is ours already, and would not be given twice.
-            root.close()
-            self._refused.add(path)
-            twin.scopes |= scopes
-            return
-        place = Place(root, scopes)
-        self._places.append(place)
-        await self._guarded(place, self._take(place))
-
-    async def _take(self, place: Place) -> None:
-        await self._take_flock(place.root)
-        recovered = await self._in_thread(self._recover, place.root)
-        if recovered:
-            self.warnings.append(f"{place.root.path / recovered}: an unsettled change of a pass that died was undone")
-
-    async def _opened(self, path: Path, *, create: bool) -> Root | None:
-        found: list[Root | None] = []
-        try:
-            await self._in_thread(lambda: found.append(open_root(path, create=create)))
-        except asyncio.CancelledError:
-            for root in found:
-                if root is not None:
-                    root.close()
-            raise
-        return found[0]
-
-    async def _take_flock(self, root: Root) -> None:
-        with tree.disk_words(f"the skills folder {root.path} cannot be used"):
-            while not root.try_flock():
-                await self._clock.sleep(FLOCK_POLL_S)
-                self._checkpoint()
-
-    def _recover(self, root: Root) -> str | None:
-        self._checkpoint()
-        recovered = swap.recover(root)
-        if swap.needs_sweep(root):
-            self._checkpoint()
-            swap.sweep(root)
-        return recovered
+    async def _open(self, *, create: bool) -> None:
+        for place in await self._places.open(self._threads, create=create):
+            await self._guarded(place, self._threads.run(take_stock, place, self._memory, self.kept, self._threads))
 
     # ---- what is wanted --------------------------------------------------------------------------------------------
 
-    async def _load_manifests(self) -> tuple[Manifest, bool]:
-        """All manifests as one, and whether each of them loaded."""
-        loaded: list[Manifest] = []
-        for source in self._options.manifests:
-            where, base = _place_of(source)
-            shown = shown_url(where)
-            try:
-                answer = await self._ask({"job": "manifest", "source": where})
-                loaded.append(read_manifest(answer.get("data"), shown, base))
-            except SkillbusError as error:
-                _let_through(error)
-                text = str(error) if str(error).startswith(shown) else f"{shown}: {error}"
-                self._tally.errors.append(f"{text}; its skills stay as they are, and nothing is removed")
-        merged = merge(loaded)
-        self._tally.errors += merged.errors
-        self.warnings += merged.warnings
-        return merged, len(loaded) == len(self._options.manifests)
-
-    async def _look_at(self, merged: Manifest) -> tuple[list[Wanted], Held]:
-        """Every entry with its name and digest, and what the failed ones may mean."""
-        looked: list[Wanted] = []
-        held = merged.held
-        for entry in merged.entries:
-            try:
-                looked.append(await self._look(entry))
-            except SkillbusError as error:
-                _let_through(error)
-                self._tally.errors.append(f"{entry.place} ({shown_url(entry.url)}): {error}")
-                held |= _held(entry)
-        kept, dropped = without_collisions(looked)
-        for one, why in dropped:
-            self._tally.errors.append(why)
-            held |= _held(one.entry)
-        return kept, held
-
-    async def _look(self, entry: Entry) -> Wanted:
-        if entry.scope == PROJECT and not self._options.project_targets:
-            raise BadBundle("scope 'project' has no folder here: run this pod with a project, or use scope 'user'")
-        answer = await self._ask({"job": "look", "url": entry.url})
-        told, digest, ref = answer.get("name"), answer.get("digest"), answer.get("ref")
-        if not is_skill_name(told) or not is_sha256(digest) or not isinstance(ref, str) or len(ref) > 200:
-            raise BadBundle("what was read of it makes no sense: it is skipped")
-        if entry.sha256 is not None and digest != entry.sha256:
-            raise BadBundle(
-                f"its content has the digest {digest}, and the manifest pins {entry.sha256}: nothing is installed; "
-                "review the change, then pin the new digest"
+    async def _resolved(self, groups: list[Group]) -> list[Group]:
+        """The groups whose place answered, with what is known of each skill at its present revision."""
+        receipts = {one.source_id: one for place in self._places for one in place.lock.receipts.values()}
+        for wish in (wish for group in groups for wish in group.wishes):
+            seen = pinned(wish, receipts)
+            if seen is not None and not self._needs_fetch(wish, seen):
+                wish.seen = seen
+        groups = await self._wishes.resolve(groups, receipts, self._memory, self.kept)
+        for group in groups:
+            self._wishes.drop_refused(
+                group, self._memory, self.kept, lambda wish: wish.seen is None or self._needs_fetch(wish, wish.seen)
             )
-        name = entry.name or str(told)
-        said = answer.get("warnings")
-        for warning in said[:20] if isinstance(said, list) else ():
-            self.warnings.append(f"{entry.place}: {name}: {harmless(str(warning))}")
-        if name != told:
-            self.warnings.append(f"{entry.place}: {name}: the skill calls itself {told!r}")
-        return Wanted(entry, name, str(digest), harmless(ref, 200))
+        last: dict[str, Seen] = {}
+        for wish in (wish for group in groups for wish in group.wishes if wish.seen is None):
+            seen = last_seen(wish, receipts, self._memory)
+            if seen is not None:
+                last[wish.entry.url] = seen
+        await self._fetching.compare(groups, last)
+        return groups
 
-    async def _ask(self, job: dict[str, Any]) -> dict[str, Any]:
-        self._checkpoint()
-        return await self._child.ask(job)
+    async def _fetched(self, groups: list[Group]) -> dict[str, Landed]:
+        """Fetch what is not known, or does not lie where it should."""
+        wanted = []
+        for group in groups:
+            wishes = [wish for wish in group.wishes if wish.seen is None or self._needs_fetch(wish, wish.seen)]
+            stage = await self._stage_for(wishes)
+            if stage is not None:
+                wanted.append((group, wishes, stage))
+        return await self._fetching.fetch(wanted, self.kept)
 
-    # ---- what is there ---------------------------------------------------------------------------------------------
+    async def _stage_for(self, wishes: list[Wish]) -> Stage | None:
+        """Where to fetch them to: in the first root that wants one of them, and whose disk does not refuse."""
+        for host in (place for wish in wishes for place in self._places.of(wish.entry.scope)):
+            try:
+                return await self._threads.run(self._places.stage, host)
+            except DiskRefused as error:
+                self._places.refuse(host, error)
+        return None
 
-    async def _take_stock(self, place: Place) -> None:
-        place.lock = await self._in_thread(read_lock, place.root)
+    def _needs_fetch(self, wish: Wish, seen: Seen) -> bool:
+        """Whether a skill that is known does not lie where it should."""
+        one = _wanted(wish, seen)
+        lacking = [place for place in self._places.of(wish.entry.scope) if not place.holds(one.name, one.digest)]
+        needs = False
+        for place in lacking:
+            try:
+                step = step_for(one, place.inventory([one.name]))
+            except DiskRefused as error:
+                self._places.refuse(place, error)
+            else:
+                needs |= step is not None and step.places and not step.restores
+        return needs
 
-    async def _scan(self, place: Place, name: str) -> Facts | None:
-        """What lies under ``name``; None if it is nothing that we could have placed."""
+    def _wanted(self, groups: list[Group], order: list[str], landed: Mapping[str, Landed]) -> list[Wanted]:
+        """Everything that is known, in the manifests' order, without two of one name."""
+        known: dict[str, Wanted] = {}
+        for wish in (wish for group in groups for wish in group.wishes):
+            seen, entry = wish.seen, wish.entry
+            if seen is None:
+                continue
+            if entry.sha256 is not None and seen.digest != entry.sha256:
+                self._wishes.fail([entry], other_than_pinned(seen.digest, entry.sha256))
+                continue
+            known[entry.url] = _wanted(wish, seen)
+            self.kept.seen[source_id(entry.url)] = seen
+            if entry.url in landed:
+                self._warn(known[entry.url], landed[entry.url])
+        kept, dropped = without_collisions(known[url] for url in order if url in known)
+        for one, why in dropped:
+            self._wishes.hold(one.entry)
+            self.tally.errors.append(why)
+        return kept
 
-        def scanned() -> Facts | None:
-            with tree.disk_words(f"{place.root.path / name} cannot be read"):
-                return tree.scan(place.root.fd, name, self._go_on)
+    def _warn(self, wanted: Wanted, landed: Landed) -> None:
+        label = _label(wanted)
+        for warning in landed.warnings:
+            self.tally.warn(f"{label}: {warning}")
+        if wanted.name != wanted.own_name:
+            self.tally.warn(f"{label}: the skill calls itself {wanted.own_name!r}")
 
-        return await self._in_thread(scanned)
-
-    async def _inventory(self, place: Place, wanted: Iterable[Wanted]) -> Inventory:
-        digests: dict[str, str | None] = {}
-        for name in sorted({*place.lock.receipts, *(one.name for one in wanted)}):
-            with tree.disk_words(f"{place.root.path / name} cannot be read"):
-                if tree.inode(place.root.fd, name) is None:
-                    continue
-            # What is not ours is not even read: that it is there is all that matters.
-            facts = await self._scan(place, name) if name in place.lock.receipts else None
-            digests[name] = None if facts is None else tree_digest(facts)
-        return Inventory(place.lock.receipts, digests)
+    async def _plan_place(self, place: Place, wanted: list[Wanted], steps: list[tuple[Place, Step]]) -> None:
+        mine = [one for one in wanted if one.entry.scope in place.scopes]
+        inventory = await self._threads.run(place.inventory, [one.name for one in mine])
+        found = plan(mine, inventory, self._wishes.held, may_remove=self._wishes.loaded_all)
+        self.tally.errors += (f"{error} ({place.root.path})" for error in found.errors)
+        steps += ((place, step) for step in found.steps)
 
     # ---- doing it --------------------------------------------------------------------------------------------------
 
-    async def _apply(self, wanted: list[Wanted], held: Held, *, may_remove: bool) -> None:
-        steps: list[tuple[Place, Step]] = []
-        for place in list(self._places):
-            mine = [one for one in wanted if one.entry.scope in place.scopes]
-            await self._guarded(place, self._plan_place(place, mine, held, steps, may_remove=may_remove))
-        for one in wanted:
-            await self._place_everywhere(one, [(place, step) for place, step in steps if step.wanted is one])
-        for place, step in steps:
-            if step.wanted is None:
-                await self._guarded(place, self._change(place, step, self._next_slot(), None))
-
-    async def _plan_place(
-        self, place: Place, wanted: list[Wanted], held: Held, steps: list[tuple[Place, Step]], *, may_remove: bool
-    ) -> None:
-        found = plan(wanted, await self._inventory(place, wanted), held, may_remove=may_remove)
-        self._tally.errors += (f"{error} ({place.root.path})" for error in found.errors)
-        steps += ((place, step) for step in found.steps)
-
-    async def _place_everywhere(self, wanted: Wanted, steps: list[tuple[Place, Step]]) -> None:
-        """One skill in every root: fetched once, then copied to, and swapped in, each."""
-        label = f"{wanted.entry.place}: {wanted.name}"
-        for place, step in steps:
-            if not step.places:
-                await self._guarded(place, self._relock(place, step, wanted), label)
-        placing = [(place, step) for place, step in steps if step.places and not place.refused]
-        if not placing:
-            return
-        host, slot = placing[0][0], self._next_slot()
-        if await self._guarded(host, self._fetch(host, slot, wanted), label):
-            for place, step in placing:
-                await self._guarded(place, self._place_one(host, slot, place, step), label)
-        for place, _ in placing:
-            await self._guarded(place, self._sweep(place))
-
-    async def _fetch(self, host: Place, slot: str, wanted: Wanted) -> None:
-        self._checkpoint()
-        with tree.disk_words(f"{host.root.path} cannot take {wanted.name}"):
-            _ = host.root.staging
-        folder = str(host.root.incoming(slot).parent)
-        await self._ask({"job": "stage", "url": wanted.entry.url, "folder": folder, "slot": slot})
-
-    async def _place_one(self, host: Place, incoming_slot: str, place: Place, step: Step) -> None:
-        assert step.wanted is not None  # noqa: S101 - a step that places wants something
-        slot, wanted = self._next_slot(), step.wanted
-
-        def staged() -> Facts:
-            with tree.disk_words(f"{host.root.path} cannot be read"):
-                incoming = tree.open_folder(host.root.staging, incoming_slot)
-            if incoming is None:
-                raise BadBundle("nothing was staged: it will be tried again")
-            try:
-                return apply.stage(place, incoming, slot, wanted, self._go_on)
-            finally:
-                os.close(incoming)
-
-        facts = await self._in_thread(staged)
-        await self._change(place, step, slot, apply.receipt_for(place, slot, wanted, facts))
-
-    async def _relock(self, place: Place, step: Step, wanted: Wanted) -> None:
+    async def _prepare(self, place: Place, step: Step, landed: Mapping[str, Landed], ready: list[Ready]) -> None:
+        """Stage what the step needs in its place, and say what is to change."""
         if not step.relocks:
-            self._tally.counts[Kind.KEEP] += 1
+            self.tally.counts[step.kind.value] += 1
             return
-        facts = await self._scan(place, step.name)
+        receipt, slot = None, self._fetching.next_slot()
+        if step.restores:
+            receipt = await self._threads.run(self._restored, place, step, slot)
+        elif step.wanted is not None and step.places:
+            fetched = landed.get(step.wanted.entry.url)
+            if fetched is None:
+                raise BadBundle("it was not wanted there when the others were fetched: it will be tried again")
+            if fetched.stage.path == str(place.root.staging_path) and fetched.slot not in self._used:
+                slot = fetched.slot
+                self._used.add(slot)
+            else:
+                await self._threads.run(apply.stage_copy, place, fetched, slot, self._threads)
+            receipt = apply.receipt_for(step.wanted, fetched.facts, apply.now_there(place))
+        elif step.wanted is not None:
+            receipt = await self._threads.run(self._relocked, place, step.wanted)
+        ready.append(Ready(step, Change(step.name, slot, receipt, moves=step.places)))
+
+    def _restored(self, place: Place, step: Step, slot: str) -> Receipt:
+        self._checkpoint()
+        kept = history.restore(place.root, step.name, step.restores, slot, self._threads.go_on)
+        return kept.standing_in_for(place.lock.receipts[step.name])
+
+    def _relocked(self, place: Place, wanted: Wanted) -> Receipt:
+        """The receipt for what lies there already. Blocking."""
+        receipt = place.lock.receipts[wanted.name]
+        facts: Facts | None = receipt.files
+        if receipt.digest != wanted.digest:
+            with tree.disk_words(f"{place.root.path / wanted.name} cannot be read"):
+                facts = tree.scan(place.root.fd, wanted.name, self._threads.go_on)
         if facts is None or tree_digest(facts) != wanted.digest:
             raise BadBundle("it changed while it was looked at: it will be tried again")
-        placed_at = place.lock.receipts[step.name].placed_at
-        receipt = Receipt(shown_url(wanted.entry.url), wanted.ref, wanted.digest, facts, placed_at)
-        await self._change(place, step, self._next_slot(), receipt)
+        return apply.receipt_for(wanted, facts, receipt.placed_at)
 
-    async def _change(self, place: Place, step: Step, slot: str, receipt: Receipt | None) -> None:
-        await to_the_end(apply.change(place, step, slot, receipt, self._checkpoint, self._tally))
-
-    async def _sweep(self, place: Place) -> None:
-        if await self._in_thread(swap.needs_sweep, place.root):
+    async def _apply(self, place: Place, ready: list[Ready]) -> None:
+        slots = [one.change.slot for one in ready if one.step.places and one.step.wanted is not None]
+        if slots:
+            await self._guarded(place, self._threads.run(apply.flush, place, slots, self._threads))
+        for begin in range(0, len(ready), BATCH):
+            some = ready[begin : begin + BATCH]
+            self.tally.tell(f"changes {', '.join(one.step.name for one in some[:3])}{' …' if len(some) > 3 else ''}")
+            await self._guarded(
+                place, to_the_end(apply.change(place, some, self._checkpoint, self._threads, self.tally))
+            )
+        if not place.refused:
+            await self._guarded(place, self._threads.run(self._places.sweep, place, self._threads.go_on))
+        if any(one.change.receipt is None for one in ready) and not place.refused:
             self._checkpoint()
-            await self._in_thread(swap.sweep, place.root)
+            await self._guarded(place, self._threads.run(history.forget, place.root, place.lock.receipts))
 
-    # ---- how each step runs ----------------------------------------------------------------------------------------
-
-    async def _guarded(self, place: Place, step: Coroutine[Any, Any, None], label: str = "") -> bool:
-        """One step in one root; whether it was done. A root that the disk refuses is left alone from then on."""
+    async def _guarded(self, place: Place, step: Coroutine[Any, Any, None], label: str = "") -> None:
+        """One step in one root. A root that the disk refuses is left alone from then on."""
         if place.refused:
             step.close()
-            return False
+            return
         try:
             await step
         except DiskRefused as error:
-            place.refused = True
-            self._tally.errors.append(str(error))
-            return False
+            self._places.refuse(place, error)
         except SkillbusError as error:
-            _let_through(error)
-            self._tally.errors.append(f"{label}: {error}" if label else str(error))
-            return False
-        return True
-
-    async def _in_thread(self, work: Callable[..., _T], *args: Any) -> _T:
-        """Blocking work in a thread, awaited to its end even when the pass is cancelled, which hastens it."""
-        return await to_the_end(asyncio.to_thread(work, *args), self._cancelled.set)
-
-    def _go_on(self) -> None:
-        if self._cancelled.is_set():
-            raise PassAborted("the pass was cancelled")
-        self._checkpoint()
-
-    def _next_slot(self) -> str:
-        self._slots += 1
-        return str(self._slots)
+            let_through(error)
+            self.tally.errors.append(f"{label}: {error}" if label else str(error))
 
 
-def _place_of(source: str) -> tuple[str, str | None]:
-    """Where a manifest lies, and for one on this disk its folder."""
-    if source.startswith(("http://", "https://")):
-        return source, None
-    path = Path(source).expanduser().absolute()
-    return str(path), str(path.parent)
+def _label(one: Step | Wanted) -> str:
+    wanted = one.wanted if isinstance(one, Step) else one
+    return one.name if wanted is None else f"{wanted.entry.place}: {wanted.name}"
 
 
-def _held(entry: Entry) -> Held:
-    return Held(frozenset([shown_url(entry.url)]), frozenset([entry.name] if entry.name else []))
+def _wanted(wish: Wish, seen: Seen) -> Wanted:
+    name = wish.entry.name or seen.own_name
+    return Wanted(wish.entry, name, seen.own_name, seen.digest, seen.revision, seen.tree_id)
 
 
-def _let_through(error: SkillbusError) -> None:
-    if isinstance(error, PassAborted):
-        raise error
+def access_of(options: SkillsOptions) -> Access:
+    """What sources may use."""
+    trust = Trust(
+        options.token,
+        frozenset(host.lower() for host in options.token_hosts),
+        frozenset(host.lower() for host in options.local_hosts),
+        frozenset(host.lower() for host in options.redirect_hosts),
+    )
+    return Access(Web(trust), options.max_archive_mb * 1024 * 1024, options.github)

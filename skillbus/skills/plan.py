@@ -6,29 +6,36 @@ removed unless every manifest loaded, nor what a failed entry may mean.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from skillbus.skills.lock import Receipt
 from skillbus.skills.manifest import Entry, Held
-from skillbus.skills.rules import shown_url
+from skillbus.skills.rules import source_id
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An entry that was looked at.
+    """An entry whose skill is known.
 
     Attributes:
         name: what it is installed as.
+        own_name: what it calls itself.
         digest: the tree digest that it must have.
-        ref: the source's own name for it.
+        revision: the source's own name for it.
+        tree_id: its git tree, or empty.
     """
 
     entry: Entry
     name: str
+    own_name: str
     digest: str
-    ref: str
+    revision: str
+    tree_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,7 @@ class Step:
         wanted: None for a removal.
         places: whether a tree must be staged and swapped in.
         relocks: whether the lock must change.
+        restores: the digest of the kept version (history.py) that is staged, not what is wanted: it was rolled back.
     """
 
     kind: Kind
@@ -69,6 +77,7 @@ class Step:
     wanted: Wanted | None
     places: bool
     relocks: bool
+    restores: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +88,11 @@ class Plan:
     errors: tuple[str, ...]
 
 
-def without_collisions(looked: Iterable[Wanted]) -> tuple[list[Wanted], list[tuple[Wanted, str]]]:
+def without_collisions(wanted: Iterable[Wanted]) -> tuple[list[Wanted], list[tuple[Wanted, str]]]:
     """Those whose name nobody before them has; and the others, each with an error."""
     first: dict[str, Wanted] = {}
     dropped = []
-    for one in looked:
+    for one in wanted:
         winner = first.setdefault(one.name, one)
         if winner is not one:
             taken = f"the name {one.name!r} is taken by {winner.entry.place}"
@@ -101,28 +110,45 @@ def plan(wanted: Collection[Wanted], inventory: Inventory, held: Held, *, may_re
     """
     steps, errors = [], []
     for one in wanted:
-        receipt = inventory.receipts.get(one.name)
-        if receipt is None and one.name in inventory.digests:
-            errors.append(
-                f"{one.entry.place}: a folder {one.name!r} that skillbus did not place is there already and is left "
-                "alone: move it away, or give the entry another 'name'"
-            )
-        else:
-            steps.append(_step(one, receipt, inventory))
+        step = step_for(one, inventory)
+        if step is not None:
+            steps.append(step)
+            continue
+        errors.append(
+            f"{one.entry.place}: a folder {one.name!r} that skillbus did not place is there already and is left "
+            "alone: move it away, or give the entry another 'name'"
+        )
     names = {one.name for one in wanted}
     if may_remove:
         for name, receipt in inventory.receipts.items():
-            if not (name in names or name in held.names or receipt.url in held.urls):
+            is_held = name in held.names or receipt.url in held.urls or receipt.source_id in held.ids
+            if name not in names and not is_held:
                 steps.append(Step(Kind.REMOVE, name, None, name in inventory.digests, relocks=True))
     return Plan(tuple(steps), tuple(errors))
 
 
-def _step(one: Wanted, receipt: Receipt | None, inventory: Inventory) -> Step:
+def step_for(one: Wanted, inventory: Inventory) -> Step | None:
+    """The step for one wanted skill; None if a folder of the user's has its name."""
+    receipt = inventory.receipts.get(one.name)
+    there = inventory.digests.get(one.name)
     if receipt is None:
-        return Step(Kind.ADD, one.name, one, places=True, relocks=True)
-    if inventory.digests.get(one.name) == one.digest:
-        # A ref alone is no reason to write: some servers give another ETag for the same bytes each time.
-        told = receipt.digest == one.digest and receipt.url == shown_url(one.entry.url)
+        return None if one.name in inventory.digests else Step(Kind.ADD, one.name, one, places=True, relocks=True)
+    if receipt.instead_of and receipt.instead_of == one.digest:  # Rolled back, and the manifest has not moved on.
+        if there == receipt.digest:
+            return Step(Kind.KEEP, one.name, one, places=False, relocks=False)
+        return Step(Kind.REPAIR, one.name, one, places=True, relocks=True, restores=receipt.digest)
+    if there == one.digest:
+        told = receipt.digest == one.digest and receipt.source_id == source_id(one.entry.url) and not receipt.instead_of
+        told = told and not _cost_a_fetch(one, receipt)
         return Step(Kind.KEEP, one.name, one, places=False, relocks=not told)
     kind = Kind.REPAIR if receipt.digest == one.digest else Kind.UPDATE
     return Step(kind, one.name, one, places=True, relocks=True)
+
+
+def _cost_a_fetch(one: Wanted, receipt: Receipt) -> bool:
+    """Whether it took a fetch to find it unchanged at a commit, which a fresh process would do again.
+
+    A commit without a tree id is a git remote's. Any other revision is no reason to write: an id is compared cheaply,
+    and some servers give another ETag for the same bytes each time.
+    """
+    return one.revision != receipt.revision and not one.tree_id and _COMMIT.fullmatch(one.revision) is not None

@@ -1,10 +1,10 @@
 """The built-in reconciler: keeps folders of skills in line with manifests. One pass, told as a list of steps.
 
-    recover -> load manifests -> look at each skill -> take stock -> plan -> stage, swap, settle, one by one -> sweep
+    recover, take stock -> manifests -> resolve each place -> fetch what is new -> plan -> swap, settle, lock -> sweep
 
-A checkpoint stands before every fetch and right before every change on the disk. All bytes from outside are parsed in
-a child process (fetcher.py), whose answers are checked again here; this process imports no YAML, no HTTP client and no
-archive reader. It keeps nothing from one pass to the next: what it must know lies in the locks.
+A checkpoint stands before every fetch and right before every change on the disk. Bytes from outside are parsed in a
+child process (fetcher.py), whose answers are checked again here; this process imports no YAML and no archive reader.
+What it keeps from one pass to the next saves it questions and readings, and nothing depends on it (memory.py).
 
 It does not decide when a pass is due, nor whether this pod may work: that is pod/.
 """
@@ -18,8 +18,10 @@ from skillbus.clock import Clock
 from skillbus.core.outcome import PassResult
 from skillbus.core.ports import Checkpoint
 from skillbus.errors import PassAborted
+from skillbus.skills.memory import Memory
 from skillbus.skills.options import SkillsOptions
 from skillbus.skills.passing import Passing
+from skillbus.skills.tally import Tell
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +41,17 @@ class ReconcileAborted(PassAborted):
 
 
 class SkillsReconciler:
-    """Implements :class:`skillbus.core.ports.Reconciler` for skills."""
+    """Implements :class:`skillbus.core.ports.Reconciler` for skills.
 
-    def __init__(self, options: SkillsOptions, clock: Clock) -> None:
+    Args:
+        tell: called with a short sentence whenever something begins; for a person at a terminal.
+    """
+
+    def __init__(self, options: SkillsOptions, clock: Clock, tell: Tell = lambda sentence: None) -> None:
         self._options = options
         self._clock = clock
+        self._tell = tell
+        self._memory = Memory()
         self._warnings: tuple[str, ...] = ()
 
     @property
@@ -64,9 +72,10 @@ class SkillsReconciler:
                 ``result`` says what was done and what was put back.
             asyncio.CancelledError: it was cancelled, and nothing had to be put back. It bears ``result``, too.
         """
-        passing = Passing(self._options, self._clock, checkpoint)
+        passing = Passing(self._options, self._clock, checkpoint, memory=self._memory, tell=self._tell)
         try:
             await passing.run()
+            self._memory = passing.kept
         except PassAborted as error:
             raise ReconcileAborted(str(error), passing.result()) from error
         except asyncio.CancelledError as error:
@@ -77,7 +86,7 @@ class SkillsReconciler:
             raise
         finally:
             await passing.close()
-            self._warnings = tuple(passing.warnings)
-            for warning in passing.warnings:
+            self._warnings = tuple(passing.tally.warnings)
+            for warning in self._warnings:
                 log.warning("pass warning warning=%s", warning)
         return passing.result()

@@ -28,8 +28,9 @@ _FLOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 class Root:
     """Use ``open_root``. Close it when the pass is over; that releases its flock."""
 
-    def __init__(self, path: Path, fd: int, own: int) -> None:
+    def __init__(self, path: Path, fd: int, own: int, own_path: Path | None = None) -> None:
         self.path = path
+        self._own_path = own_path or path / OWN_NAME
         self.fd = fd
         self.own = own
         self._extra: dict[str, int] = {}
@@ -50,9 +51,10 @@ class Root:
         """Whether our own folder has a folder ``name``."""
         return tree.inode(self.own, name) is not None
 
-    def incoming(self, slot: str) -> Path:
-        """The path by which the child reaches its place in ``staging``."""
-        return self.path / OWN_NAME / "staging" / slot
+    @property
+    def staging_path(self) -> Path:
+        """The path by which the child reaches ``staging``."""
+        return self._own_path / "staging"
 
     def _folder(self, name: str) -> int:
         if name not in self._extra:
@@ -117,16 +119,9 @@ def open_root(path: Path, *, create: bool) -> Root | None:
         if create and not os.path.lexists(path):
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
         try:
-            mode = os.lstat(path).st_mode
+            fd = _checked_folder(path)
         except FileNotFoundError:
             return None
-        if stat.S_ISLNK(mode):
-            raise DiskRefused(
-                f"the skills folder {path} is a link, which is not followed: name {path.resolve()} itself"
-            )
-        if not stat.S_ISDIR(mode):
-            raise DiskRefused(f"the skills folder {path} is no folder: move the file away, or choose another target")
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             ours = create or tree.inode(fd, LOCK_NAME) is not None
             own = tree.open_folder(fd, OWN_NAME, create=ours)
@@ -137,3 +132,29 @@ def open_root(path: Path, *, create: bool) -> Root | None:
         os.close(fd)
         return None
     return Root(path, fd, own)
+
+
+def _checked_folder(path: Path) -> int:
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        raise DiskRefused(f"the skills folder {path} is a link, which is not followed: name {path.resolve()} itself")
+    if not stat.S_ISDIR(mode):
+        raise DiskRefused(f"the skills folder {path} is no folder: move the file away, or choose another target")
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def open_beside(path: Path, scratch: Path) -> Root:
+    """The skills root at ``path`` with our own folder elsewhere, for looking at: nothing is ever written in it.
+
+    Args:
+        scratch: a folder that is there; what would be ours in the root goes to new folders in it.
+
+    Raises:
+        DiskRefused: as ``open_root``.
+    """
+    own_path, empty = (scratch / f"{kind}{len(list(scratch.iterdir()))}" for kind in ("own", "empty"))
+    with tree.disk_words(f"the skills folder {path} cannot be looked at"):
+        own_path.mkdir()
+        empty.mkdir()
+        fd = _checked_folder(path) if os.path.lexists(path) else _checked_folder(empty)
+        return Root(path, fd, _checked_folder(own_path), own_path)

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from skillbus.core.text import harmless
@@ -31,7 +32,11 @@ MAX_PATH_BYTES = 1024
 SKILL_FILE = "SKILL.md"
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?<!\.)")
+"""What most names look like. Only the few others are looked at letter by letter."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SUBDIRECTORY = re.compile(r"subdirectory=[^&=?#]*")
 _RESERVED = frozenset({"con", "prn", "aux", "nul"} | {f"{word}{n}" for word in ("com", "lpt") for n in "123456789¹²³"})
 _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -93,6 +98,8 @@ def checked_path(path: str) -> str:
 
 
 def _why_not(part: str) -> str:
+    if _PLAIN.fullmatch(part) and len(part) <= MAX_NAME_BYTES:
+        return "is reserved on Windows" if part.split(".", 1)[0].lower() in _RESERVED else ""
     if part in {"", ".", ".."}:
         return "is absolute or leaves its folder"
     try:
@@ -114,6 +121,8 @@ def _why_not(part: str) -> str:
 
 def folded_name(name: str) -> str:
     """Two names with the same fold are one file on some file system (case, or Unicode form)."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -122,6 +131,7 @@ class PathSet:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str, bool]] = {}
+        self._folders: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -133,9 +143,12 @@ class PathSet:
             BadArchive: it is hostile, or it collides with another.
         """
         checked_path(path)
-        parts = path.split("/")
-        for depth in range(1, len(parts)):
-            self._add_one("/".join(parts[:depth]), folder=True)
+        above = path.rpartition("/")[0]
+        if above and above not in self._folders:
+            parts = above.split("/")
+            for depth in range(1, len(parts) + 1):
+                self._add_one("/".join(parts[:depth]), folder=True)
+            self._folders.add(above)
         self._add_one(path, folder=folder)
 
     def _add_one(self, path: str, *, folder: bool) -> None:
@@ -149,13 +162,24 @@ class PathSet:
             raise BadArchive(f"{_quoted(path)} is there twice")
 
 
-def shown_url(url: str) -> str:
-    """A URL for people: scheme, host, port and path; never a user, a password, a query or a fragment.
+@lru_cache(maxsize=2048)
+def source_id(url: str) -> str:
+    """Which entry a url is, in 16 hex digits: the url itself may hold a secret."""
+    return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
-    A path of this machine is shown as it is.
+
+def shown_url(url: str) -> str:
+    """A URL for people: scheme, host, port, path and subdirectory; never a user, a password, a query, another fragment.
+
+    A path of this machine is shown as it is, less what would be a query: it may be a url whose scheme was forgotten.
     """
-    if url.startswith(("/", ".", "~")):
-        return harmless(url)
+    before, mark, fragment = url.partition("#")
+    plain = before.partition("?")[0]
+    if plain.startswith(("/", ".", "~")) or "://" not in plain:
+        first, slash, rest = plain.partition("/")
+        shown = f"{first.rpartition('@')[2]}{slash}{rest}"
+        kept = mark and ("?" not in url or _SUBDIRECTORY.fullmatch(fragment))  # ``#`` may well be part of a path
+        return harmless(f"{shown}{mark}{fragment}" if kept else shown)
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
@@ -163,7 +187,8 @@ def shown_url(url: str) -> str:
     except ValueError:
         return "a URL that cannot be read"
     host = f"[{host}]" if ":" in host else host
-    return harmless(f"{parts.scheme}://{host}{port}{parts.path}")
+    fragment = f"#{parts.fragment}" if _SUBDIRECTORY.fullmatch(parts.fragment) else ""
+    return harmless(f"{parts.scheme}://{host}{port}{parts.path}{fragment}")
 
 
 def one_of(words: Iterable[str]) -> str:

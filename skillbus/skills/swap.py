@@ -1,14 +1,16 @@
-"""One change of a skill on the disk, with the lock that tells of it, as a unit that is kept or undone whole.
+"""Changes of skills on the disk, with the lock that tells of them, as one batch that is kept or undone whole.
 
-    journal -> permit -> rename -> permit -> lock -> (settle, by the caller) -> keep: journal gone
-                                                                            -> undo: renamed back, old lock
+    journal -> (permit -> rename) for each -> permit -> lock -> (settle, by the caller) -> keep: journal is ``settled``
+                                                                                      -> undo: renamed back, old lock
 
-While a journal lies in ``.skillbus/undo``, the change that it describes has not been settled. So whoever finds one at
-the start of a pass undoes that change: the process died in it, and nobody judged whether it may stay. Undoing looks
-at what is where (by inode, which a rename does not change), so it can itself be killed and done again.
+While a journal lies in ``.skillbus/undo``, the changes that it describes have not been settled. So whoever finds one
+at the start of a pass undoes them: the process died in them, and nobody judged whether they may stay. Undoing looks at
+what is where (by inode, which a rename does not change), so it can itself be killed and done again.
 
-In one step where the file system can exchange two names; where it cannot, by two renames, between which a kill leaves
-the name empty until the next start. It never deletes anything: what was taken away lies in ``staging`` or ``undo``.
+While ``settled`` lies there, what went out in changes that stay has not yet gone to the history: see retiring.py.
+
+Each in one step where the file system can exchange two names; where it cannot, by two renames, between which a kill
+leaves the name empty until the next start. Nothing is deleted: what was taken away lies in ``staging`` or ``undo``.
 """
 
 from __future__ import annotations
@@ -16,28 +18,44 @@ from __future__ import annotations
 import errno
 import json
 import os
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from skillbus.core.ports import Checkpoint, Permit
-from skillbus.errors import BadBundle, DiskRefused
+from skillbus.errors import BadBundle, DiskRefused, SkillbusError
 from skillbus.skills import tree
-from skillbus.skills.lock import Lock, Receipt, parse_receipt, read_lock, write_lock
+from skillbus.skills.lock import MAX_LOCK_BYTES, Lock, Receipt, parse_receipt, read_lock, write_lock
 from skillbus.skills.root import Root
 from skillbus.skills.rules import is_skill_name
 
 _JOURNAL = "journal"
-_MAX_JOURNAL_BYTES = 4 * 1024 * 1024
+SETTLED = "settled"
+_STUCK = "stuck-"
 
 
 @dataclass(frozen=True, slots=True)
-class Journal:
-    """What an unsettled change needs to be undone.
+class Change:
+    """One skill's part of a batch.
 
     Attributes:
-        name: the skill.
-        slot: the name, in ``staging``, of what comes in, and in ``undo`` of what goes out.
+        slot: the name of its tree in ``staging``, durable already; for a removal, of what goes out, in ``undo``.
+        receipt: what the lock shall say; None for a skill that is no more.
+        moves: False to change the lock alone.
+    """
+
+    name: str
+    slot: str
+    receipt: Receipt | None
+    moves: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """What one unsettled change needs to be undone: a line of the journal.
+
+    Attributes:
         new: the inode that comes in; None if nothing does.
         old: the inode that goes out; None if nothing does.
         receipt: what the lock said before.
@@ -49,62 +67,68 @@ class Journal:
     old: int | None
     receipt: Receipt | None
 
-    def as_bytes(self) -> bytes:
-        """The journal file."""
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for the journal."""
         receipt = None if self.receipt is None else self.receipt.as_json()
-        return json.dumps(
-            {"name": self.name, "slot": self.slot, "new": self.new, "old": self.old, "receipt": receipt}
-        ).encode()
+        return {"name": self.name, "slot": self.slot, "new": self.new, "old": self.old, "receipt": receipt}
 
 
-class Swap:
-    """One change. ``make`` it, then either ``keep`` or ``undo`` it. Blocking: for a thread.
+class Batch:
+    """Changes with names that differ. ``make`` them, then either ``keep`` or ``undo`` them. Blocking: for a thread.
 
     Args:
         lock: as it stands on the disk.
-        slot: the fsynced tree in ``staging`` that is to become the skill; None to take the skill away.
-        receipt: what the lock shall say; None for a skill that is no more.
-        moves: False to change the lock alone.
+
+    Attributes:
+        done: the changes that were made, once ``make`` has returned.
+        failed: those that could not be, each with why; the others go on.
+        moved: the names whose folders were touched, also when ``make`` failed.
     """
 
-    def __init__(
-        self, root: Root, lock: Lock, name: str, slot: str, receipt: Receipt | None, *, moves: bool = True
-    ) -> None:
+    def __init__(self, root: Root, lock: Lock, changes: Sequence[Change]) -> None:
         self._root = root
         self._lock = lock
-        self._receipt = receipt
-        self._moves = moves
-        self.moved = False
-        comes, goes = moves and receipt is not None, moves
-        self._journal = Journal(
-            name,
-            slot,
-            tree.inode(root.staging, slot) if comes else None,
-            tree.inode(root.fd, name) if goes else None,
-            lock.receipts.get(name),
+        self._changes = tuple(changes)
+        self.done: list[Change] = []
+        self.failed: list[tuple[Change, SkillbusError]] = []
+        self.moved: list[str] = []
+        with tree.disk_words(f"{root.path} cannot be changed"):
+            self._journal = [self._undo_of(change) for change in self._changes]
+
+    def _undo_of(self, change: Change) -> Undo:
+        comes, goes = change.moves and change.receipt is not None, change.moves
+        return Undo(
+            change.name,
+            change.slot,
+            tree.inode(self._root.staging, change.slot) if comes else None,
+            tree.inode(self._root.fd, change.name) if goes else None,
+            self._lock.receipts.get(change.name),
         )
 
     def make(self, checkpoint: Checkpoint) -> Permit:
-        """Do it. On any error it is undone already.
+        """Do them. On any error they are undone already, all of them.
 
         Returns:
-            The permit under which the skill was changed, to be settled.
+            The permit under which the first was made, to be settled.
 
         Raises:
             PassAborted: as a checkpoint raised it.
-            BadBundle: somebody else took the name meanwhile.
             DiskRefused: the disk failed.
         """
-        journal = self._journal
-        what = f"{self._root.path / journal.name} cannot be changed"
         checkpoint()
+        what = f"{self._root.path} cannot be changed"
+        journal = json.dumps([undo.as_json() for undo in self._journal]).encode()
+        if len(journal) > MAX_LOCK_BYTES:
+            raise DiskRefused(f"{what}: too many files at once: let the manifests ask for fewer skills")
         with tree.disk_words(what):
-            tree.write_file(self._root.undo, _JOURNAL, journal.as_bytes(), self._root.own)
+            tree.write_file(self._root.undo, _JOURNAL, journal, self._root.own)
         try:
             permit = checkpoint()
+            for undo, change in zip(self._journal, self._changes, strict=True):
+                self._make_one(undo, change, checkpoint)
             with tree.disk_words(what):
-                self.moved = self._moves
-                self._move()
+                for folder in (self._root.fd, self._root.staging, self._root.undo) if self.moved else ():
+                    os.fsync(folder)
             checkpoint()
             write_lock(self._root, self.lock_after)
         except BaseException as error:
@@ -115,19 +139,51 @@ class Swap:
             raise
         return permit
 
+    def _make_one(self, undo: Undo, change: Change, checkpoint: Checkpoint) -> None:
+        checkpoint()
+        what = f"{self._root.path / change.name} cannot be changed"
+        try:
+            with tree.disk_words(what), _refused_alone(what):
+                if change.moves:
+                    self._move(undo, change)
+        except BadBundle as error:
+            self.failed.append((change, error))
+            with tree.disk_words(f"{self._root.path / change.name} cannot be put back"):
+                _move_back(self._root, undo, _nothing)
+        else:
+            self.done.append(change)
+
+    def _move(self, undo: Undo, change: Change) -> None:
+        root, name, slot = self._root, undo.name, undo.slot
+        if undo.old is not None and undo.receipt is not None:
+            with suppress(OSError):  # If it does not help, the move says why.
+                tree.make_writable(root.fd, name)
+        if change.receipt is None:
+            if undo.old is not None:
+                self.moved.append(name)
+                tree.move_new(root.fd, name, root.undo, slot)
+        elif undo.old is None:
+            _place(root, name, slot)
+            self.moved.append(name)
+        else:
+            self.moved.append(name)
+            if not tree.exchange(root.fd, name, root.staging, slot):
+                tree.move_new(root.fd, name, root.undo, slot)
+                _place(root, name, slot)
+
     @property
     def lock_after(self) -> Lock:
-        """The lock once the change stays."""
-        return self._lock.having(self._journal.name, self._receipt)
+        """The lock once the changes stay."""
+        return self._lock.having({change.name: change.receipt for change in self.done})
 
     def keep(self) -> None:
-        """The change was settled.
+        """The changes were settled. What went out in them is for retiring.py.
 
         Raises:
-            DiskRefused: the journal cannot be removed; the next pass will undo the change, and make it again.
+            DiskRefused: the journal cannot be renamed; the next pass will undo the changes, and make them again.
         """
         with tree.disk_words(f"{self._root.path} cannot be changed"):
-            os.unlink(_JOURNAL, dir_fd=self._root.undo)
+            os.rename(_JOURNAL, SETTLED, src_dir_fd=self._root.undo, dst_dir_fd=self._root.undo)
             os.fsync(self._root.undo)
 
     def undo(self) -> None:
@@ -136,22 +192,20 @@ class Swap:
         Raises:
             DiskRefused: not possible now; the next pass finds the journal and does it.
         """
-        _undo(self._root, self._journal)
+        _undo(self._root, self._journal, _nothing)
 
-    def _move(self) -> None:
-        if not self._moves:
-            return
-        root, name, slot = self._root, self._journal.name, self._journal.slot
-        if self._receipt is None:
-            if self._journal.old is not None:
-                tree.move_new(root.fd, name, root.undo, slot)
-        elif self._journal.old is None:
-            _place(root, name, slot)
-        elif not tree.exchange(root.fd, name, root.staging, slot):
-            tree.move_new(root.fd, name, root.undo, slot)
-            _place(root, name, slot)
-        for folder in (root.fd, root.staging, root.undo):
-            os.fsync(folder)
+
+def _nothing() -> None:
+    """What was not allowed to stay is put back whatever happens meanwhile."""
+
+
+@contextmanager
+def _refused_alone(what: str) -> Iterator[None]:
+    """Where a permission is missing for one skill, the others go on."""
+    try:
+        yield
+    except PermissionError as error:
+        raise BadBundle(f"{what}: permission is missing: give this user the right to write there") from error
 
 
 def _place(root: Root, name: str, slot: str) -> None:
@@ -161,40 +215,85 @@ def _place(root: Root, name: str, slot: str) -> None:
         raise BadBundle(f"{root.path / name} appeared while it was to be placed: it is left alone") from None
 
 
-def recover(root: Root) -> str | None:
-    """Undo the change that a dead process left unsettled. The name of the skill, or None if there was none.
+def recover(root: Root, go_on: Callable[[], object]) -> list[str]:
+    """Undo the changes that a dead process left unsettled. The names of the skills.
+
+    Args:
+        go_on: called before each step; what it raises ends the undoing, and the next pass does the rest.
 
     Raises:
         DiskRefused: the disk failed, or the journal cannot be understood.
     """
-    if not root.has("undo"):
-        return None
-    with tree.disk_words(f"{root.path} cannot be recovered"):
-        raw = root.read_file(_JOURNAL, _MAX_JOURNAL_BYTES, own="undo")
-    if raw is None:
-        return None
+    journal = read_journal(root)
+    if journal is None:
+        return []
+    _undo(root, journal, go_on)
+    return [undo.name for undo in journal]
+
+
+def read_journal(root: Root) -> list[Undo] | None:
+    """The journal that lies there; None if there is none.
+
+    Raises:
+        DiskRefused: the disk failed, or it cannot be understood.
+    """
     try:
-        journal = _parse(json.loads(raw))
+        return lines_of(root, _JOURNAL)
     except (ValueError, RecursionError) as error:
         raise DiskRefused(
             f"{root.path}/.skillbus/undo/journal cannot be understood ({error}): delete it, and check the skills there"
         ) from None
-    _undo(root, journal)
-    return journal.name
 
 
-def sweep(root: Root) -> None:
-    """Delete what earlier passes staged or took away. Only without a journal.
+def lines_of(root: Root, name: str) -> list[Undo] | None:
+    """The journal under that name; None if there is none.
 
     Raises:
         DiskRefused: the disk failed.
+        ValueError, RecursionError: it makes no sense.
     """
-    with tree.disk_words(f"{root.path}/.skillbus cannot be swept"):
-        for own in ("staging", "undo"):
-            if root.has(own):
-                folder = root.staging if own == "staging" else root.undo
-                for name in tree.all_names_in(folder):
+    if not root.has("undo"):
+        return None
+    with tree.disk_words(f"{root.path} cannot be recovered"):
+        raw = root.read_file(name, MAX_LOCK_BYTES, own="undo")
+    return None if raw is None else [_parse(line) for line in _listed(json.loads(raw))]
+
+
+def sweep(root: Root, go_on: Callable[[], object]) -> None:
+    """Delete what earlier passes staged or took away. Only when no journal is left, settled or not.
+
+    Args:
+        go_on: called before each removal; what it raises ends the sweep.
+
+    Raises:
+        DiskRefused: a journal is there, or the disk failed; what could be deleted is gone all the same.
+    """
+    what = f"{root.path}/.skillbus cannot be swept"
+    failure: OSError | None = None
+    with tree.disk_words(what):
+        for own in ("undo", "staging"):
+            if not root.has(own):
+                continue
+            folder = root.staging if own == "staging" else root.undo
+            names = tree.all_names_in(folder)
+            if own == "undo" and {_JOURNAL, SETTLED}.intersection(names):
+                raise DiskRefused(f"{what}: what a pass changed there is not yet dealt with: it will be tried again")
+            for name in names:
+                go_on()
+                try:
                     tree.remove(folder, name)
+                except OSError as error:
+                    failure = error
+                    _put_aside(folder, name)
+        if failure is not None:
+            raise failure
+
+
+def _put_aside(folder: int, name: str) -> None:
+    """Give what cannot be deleted a name that no slot has, so that the next pass can work beside it."""
+    if not name.startswith(_STUCK):
+        with suppress(OSError):
+            os.rename(name, f"{_STUCK}{tree.inode(folder, name)}", src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def needs_sweep(root: Root) -> bool:
@@ -210,33 +309,44 @@ def needs_sweep(root: Root) -> bool:
         )
 
 
-def _undo(root: Root, journal: Journal) -> None:
-    with tree.disk_words(f"{root.path / journal.name} cannot be put back"):
-        _move_back(root, journal)
+def _undo(root: Root, journal: Sequence[Undo], go_on: Callable[[], object]) -> None:
+    with tree.disk_words(f"{root.path} cannot be put back"):
+        for undo in journal:
+            _move_back(root, undo, go_on)
         os.fsync(root.fd)
     lock = read_lock(root)
-    if lock.receipts.get(journal.name) != journal.receipt:
-        write_lock(root, lock.having(journal.name, journal.receipt))
+    if any(lock.receipts.get(undo.name) != undo.receipt for undo in journal):
+        go_on()
+        write_lock(root, lock.having({undo.name: undo.receipt for undo in journal}))
+    go_on()
     with tree.disk_words(f"{root.path}/.skillbus cannot be written"), suppress(FileNotFoundError):
         os.unlink(_JOURNAL, dir_fd=root.undo)
         os.fsync(root.undo)
 
 
-def _move_back(root: Root, journal: Journal) -> None:
-    name, slot = journal.name, journal.slot
+def _move_back(root: Root, undo: Undo, go_on: Callable[[], object]) -> None:
+    name, slot = undo.name, undo.slot
     there = tree.inode(root.fd, name)
-    if journal.new is not None and there == journal.new:
-        if journal.old is not None and tree.inode(root.staging, slot) == journal.old:
+    if undo.new is not None and there == undo.new:
+        go_on()
+        if undo.old is not None and tree.inode(root.staging, slot) == undo.old:
             if not tree.exchange(root.fd, name, root.staging, slot):
                 raise OSError(errno.EOPNOTSUPP, "the file system no longer exchanges names")
             return
         tree.move_new(root.fd, name, root.staging, slot)
         there = None
-    if there is None and journal.old is not None and tree.inode(root.undo, slot) == journal.old:
+    if there is None and undo.old is not None and tree.inode(root.undo, slot) == undo.old:
+        go_on()
         tree.move_new(root.undo, slot, root.fd, name)
 
 
-def _parse(data: Any) -> Journal:
+def _listed(data: Any) -> list[Any]:
+    if not isinstance(data, list):
+        raise ValueError("it is no list")
+    return data
+
+
+def _parse(data: Any) -> Undo:
     if not isinstance(data, dict) or not is_skill_name(data.get("name")):
         raise ValueError("it names no skill")
     slot = data.get("slot")
@@ -246,4 +356,4 @@ def _parse(data: Any) -> Journal:
     if not all(one is None or isinstance(one, int) for one in inodes):
         raise ValueError("it names no inodes")
     receipt = data.get("receipt")
-    return Journal(data["name"], slot, inodes[0], inodes[1], None if receipt is None else parse_receipt(receipt))
+    return Undo(data["name"], slot, inodes[0], inodes[1], None if receipt is None else parse_receipt(receipt))

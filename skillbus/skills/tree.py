@@ -14,9 +14,8 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
 
 from skillbus.errors import BadArchive, BadBundle, DiskRefused
 from skillbus.skills.rules import MAX_BYTES, MAX_FILES, Facts, FileFact, PathSet
@@ -30,6 +29,12 @@ _NOREPLACE, _EXCHANGE = 1, 2
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY})
 _RENAMEAT2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
+_SYNCFS = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+_FLUSH_ALL = 20
+"""Trees from which on one syncfs is quicker than an fsync per file: on ext4, 40 ms against 800 ms for 1,000 files."""
+
+Mark = tuple[int, int, int, int]
+
 _HINTS = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the quota is used up: free some space",
@@ -39,20 +44,6 @@ _HINTS = {
     errno.ELOOP: "something in that path is a link, and links are not followed: move it away",
     errno.EPERM: "permission is missing: give this user the right to write there, or choose another target",
 }
-
-
-class Data(Protocol):
-    """A file to be written: a ``BundleFile`` is one."""
-
-    @property
-    def data(self) -> bytes:
-        """Its bytes."""
-        ...
-
-    @property
-    def executable(self) -> bool:
-        """Whether it may be executed."""
-        ...
 
 
 @contextmanager
@@ -90,6 +81,18 @@ def inode(parent: int, name: str) -> int | None:
         return os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino
     except FileNotFoundError:
         return None
+
+
+def mark(parent: int, name: str) -> Mark | None:
+    """What changes whenever the file ``name`` is replaced or written; None if there is none.
+
+    Inode, size in bytes, and the times of its last change in nanoseconds: an inode alone is soon somebody else's.
+    """
+    try:
+        info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 
 def names_in(folder: int, limit: int) -> list[str]:
@@ -177,12 +180,12 @@ def scan(parent: int, name: str, go_on: Callable[[], object]) -> Facts | None:
     try:
         folder = os.open(name, _FOLDER, dir_fd=parent)
     except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES}:
             return None
         raise
     try:
         return _facts(folder, go_on)
-    except (BadArchive, BadBundle):
+    except (BadArchive, BadBundle, PermissionError):  # What we place can be read.
         return None
     finally:
         os.close(folder)
@@ -209,6 +212,45 @@ def _chunks(file: int, limit: int) -> Iterator[bytes]:
         if limit < 0:
             raise BadBundle(f"it is bigger than {MAX_BYTES // 1024 // 1024} MiB")
         yield chunk
+
+
+def flush(folder: int, names: Collection[str], go_on: Callable[[], object]) -> None:
+    """Make the trees ``names`` in ``folder`` durable: file by file if they are few, else their whole file system.
+
+    Args:
+        go_on: called before each file; what it raises ends the flushing.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    if len(names) > _FLUSH_ALL and _SYNCFS is not None:
+        go_on()
+        if _SYNCFS(folder) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return
+    for name in names:
+        top = os.open(name, _FOLDER, dir_fd=folder)
+        try:
+            _flush(top, go_on)
+        finally:
+            os.close(top)
+    os.fsync(folder)
+
+
+def _flush(folder: int, go_on: Callable[[], object]) -> None:
+    for name in all_names_in(folder):
+        go_on()
+        is_folder = stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+        opened = os.open(name, _FOLDER if is_folder else _FILE, dir_fd=folder)
+        try:
+            if is_folder:
+                _flush(opened, go_on)
+            else:
+                os.fsync(opened)
+        finally:
+            os.close(opened)
+    os.fsync(folder)
 
 
 def copy(source: int, parent: int, name: str, go_on: Callable[[], object]) -> Facts:
@@ -285,27 +327,6 @@ def _sync_folder(parent: int, name: str) -> None:
         os.close(folder)
 
 
-def write_new(parent: int, name: str, files: Mapping[str, Data]) -> None:
-    """Write ``files`` as the new folder ``name``. Not fsynced: for a staging folder that nobody relies on.
-
-    Raises:
-        OSError: the disk failed, or the folder is there.
-    """
-    os.mkdir(name, 0o755, dir_fd=parent)
-    target = os.open(name, _FOLDER, dir_fd=parent)
-    try:
-        folders = {""}
-        for path, file in files.items():
-            _make_folders(target, path, folders)
-            new = os.open(path, _NEW_FILE, 0o755 if file.executable else 0o644, dir_fd=target)
-            try:
-                _write(new, file.data)
-            finally:
-                os.close(new)
-    finally:
-        os.close(target)
-
-
 def write_file(parent: int, name: str, data: bytes, scratch: int) -> None:
     """Put ``data`` in place as the file ``name``, wholly or not at all, and durably.
 
@@ -372,7 +393,39 @@ def remove(parent: int, name: str) -> None:
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return
-    if stat.S_ISDIR(mode):
-        shutil.rmtree(name, dir_fd=parent)
-    else:
+    if not stat.S_ISDIR(mode):
         os.unlink(name, dir_fd=parent)
+        return
+    try:
+        shutil.rmtree(name, dir_fd=parent)
+    except PermissionError:
+        _open_up(parent, name)
+        shutil.rmtree(name, dir_fd=parent)
+
+
+def _open_up(parent: int, name: str) -> None:
+    """Make a folder and all that are in it such that their owner may empty them."""
+    make_writable(parent, name)
+    folder = os.open(name, _FOLDER, dir_fd=parent)
+    try:
+        with os.scandir(folder) as entries:
+            inner = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for one in inner:
+            _open_up(folder, one)
+    finally:
+        os.close(folder)
+
+
+def make_writable(parent: int, name: str) -> None:
+    """Let the owner of the folder ``name`` do everything in it: without that it cannot even be moved elsewhere.
+
+    Raises:
+        OSError: it is no folder, or somebody else's.
+    """
+    folder = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        mode = stat.S_IMODE(os.fstat(folder).st_mode)
+        if mode & 0o700 != 0o700:  # By this name because fchmod needs a folder that may be read.
+            os.chmod(f"/proc/self/fd/{folder}", mode | 0o700)  # noqa: PTH101 - an open folder
+    finally:
+        os.close(folder)

@@ -18,6 +18,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from skillbus.bus.redis_bus import HASH_TTL_S, LASTING_TTL_S
 from skillbus.clock import Clock
 from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.latch import ScopeReading, superseded
@@ -39,7 +40,7 @@ class MemoryStore:
 
     Attributes:
         data: strings and lists by key.
-        hashes: the pods' evidence, by key and incarnation.
+        hashes: the pods' evidence, by key and incarnation; read them by ``hash_at``, which minds when they expire.
         roster: ``(roster key, pod id)`` -> score.
         unreachable: no connection and no answer.
         hung_until_s: until then (the clock's time) connections stay open and nobody answers.
@@ -52,6 +53,7 @@ class MemoryStore:
         self.clock = clock
         self.data: dict[str, Value] = {}
         self.hashes: dict[str, dict[str, bytes]] = {}
+        self._expire_at_s: dict[str, float] = {}
         self.roster: dict[tuple[str, str], int] = {}
         self.unreachable = False
         self.hung_until_s = 0.0
@@ -103,15 +105,31 @@ class MemoryStore:
         """FLUSHALL, or a start with an empty volume."""
         self.data.clear()
         self.hashes.clear()
+        self._expire_at_s.clear()
         self.roster.clear()
 
     def evidence(self, fleet: Fleet, pod_id: str) -> dict[str, Heartbeat]:
         """A pod's hash, by incarnation."""
-        raw = self.hashes.get(fleet.pod_key(pod_id), {})
+        raw = self.hash_at(fleet.pod_key(pod_id))
         parsed = {incarnation: Heartbeat.parse(value) for incarnation, value in raw.items()}
         return {incarnation: beat for incarnation, beat in parsed.items() if beat is not None}
 
+    def hash_at(self, key: str) -> dict[str, bytes]:
+        """A pod's hash; empty if there is none, or it has expired."""
+        if self.clock.now_s() >= self._expire_at_s.get(key, self.clock.now_s() + 1):
+            self.hashes.pop(key, None)
+        return dict(self.hashes.get(key, {}))
+
+    def ttl_s(self, key: str) -> float | None:
+        """Seconds until a hash expires; None for what does not."""
+        at_s = self._expire_at_s.get(key)
+        return None if at_s is None else at_s - self.clock.now_s()
+
     # -- what a bus does ------------------------------------------------------------------------------------------
+
+    def expire(self, key: str, seconds: float) -> None:
+        """Let a hash go after so long."""
+        self._expire_at_s[key] = self.clock.now_s() + seconds
 
     def look(self, scopes: Sequence[Scope]) -> Reading:
         """Every scope's epoch and record."""
@@ -253,7 +271,14 @@ class MemoryBus:
             return reading
 
     async def beat(
-        self, scopes: Sequence[Scope], pod_id: str, heartbeat: Heartbeat, echo: bytes, *, hint: bool
+        self,
+        scopes: Sequence[Scope],
+        pod_id: str,
+        heartbeat: Heartbeat,
+        echo: bytes,
+        *,
+        hint: bool,
+        lasting: bool = False,
     ) -> Reading:
         """Read, and leave evidence."""
         self.calls.append("beat")
@@ -262,10 +287,13 @@ class MemoryBus:
             reading = self._store.look(scopes)
             if self._store.read_only:
                 raise BusNotReady("read-only: no master, or one that was demoted")
-            evidence = self._store.hashes.setdefault(self._fleet.pod_key(pod_id), {})
+            key = self._fleet.pod_key(pod_id)
+            self._store.hash_at(key)
+            evidence = self._store.hashes.setdefault(key, {})
             if not self._store.refusal:
                 evidence[heartbeat.incarnation] = heartbeat.to_bytes()
                 self._store.roster[self._fleet.roster_key, pod_id] = heartbeat.beat_at_ms
+            self._store.expire(key, LASTING_TTL_S if lasting else HASH_TTL_S)  # a full server takes this
             self._store.publish(self._fleet.echo_channel(pod_id), echo)
             if hint:
                 self._store.publish(self._fleet.events_channel, pod_id.encode())
@@ -273,12 +301,22 @@ class MemoryBus:
             await self._answer()
             return Reading(reading.scopes, reading.server_ms, reading.armed, refusal, count)
 
+    async def tell_skills(self, digest: str, value: bytes) -> None:
+        """``SETNX``."""
+        self.calls.append("tell_skills")
+        async with self._lock:
+            await self._reach()
+            if self._store.read_only or self._store.refusal:
+                raise BusNotReady(self._store.refusal or "read-only")
+            self._store.data.setdefault(self._fleet.skills_key(digest), value)
+            await self._answer()
+
     async def incarnations(self, pod_id: str) -> dict[str, bytes]:
         """What the pod's hash holds."""
         async with self._lock:
             await self._reach()
             await self._answer()
-            return dict(self._store.hashes.get(self._fleet.pod_key(pod_id), {}))
+            return self._store.hash_at(self._fleet.pod_key(pod_id))
 
     async def forget(self, pod_id: str, incarnations: Sequence[str]) -> None:
         """Remove evidence from the pod's hash."""

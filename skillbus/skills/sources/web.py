@@ -1,295 +1,265 @@
-"""HTTP for manifests and archives, with the rules that no client library has by itself.
+"""HTTP for manifests and sources, with the rules that no client library has by itself.
 
 - https only; plain http only to hosts that the operator named, or (the operator's own manifest) to loopback.
 - A host is resolved once, every address is checked, and the connection goes to the checked address: a manifest cannot
-  point us at loopback or link-local services, whatever the name looks like.
-- No automatic redirects: at most five, each checked like a first url. A manifest has none at all.
-- The token goes to the hosts it is meant for, by scheme, host and port, at each hop anew.
-- No error shows a query, which may hold a secret; no proxy is used; nothing is retried.
+  point us at loopback or link-local services, whatever the name looks like. The certificate is checked for the name.
+- No automatic redirects: at most five, to the same host or to ``redirect_hosts``, each checked like a first url. The
+  operator's own manifest has none at all.
+- The token goes to the hosts it is meant for, by scheme, host and port, decided at each hop anew; a host that a
+  redirect led to never gets it.
+- No error shows a query, which may hold a secret, or the token; nothing is retried.
+- ``HTTPS_PROXY`` is honoured by CONNECT. A proxy looks names up by itself, so addresses cannot be pinned: only names
+  that are plainly this machine's (localhost, an address written out) are refused then.
+
+``ask`` is for the pod's process: a few bytes, and over at once when it is cancelled. ``get`` is for the child.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import urljoin, urlsplit
-
-import urllib3
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from skillbus.clock import boottime_s
-from skillbus.core.text import harmless
 from skillbus.errors import BadManifest, SourceUnavailable
-from skillbus.skills.rules import shown_url
+from skillbus.skills.sources.answer import Answer, Told, check_status, in_words
+from skillbus.skills.sources.route import Place, Route, Trust
+from skillbus.skills.sources.wire import CONNECT_S, SILENCE_S, Wire, proxy_for
 
-MAX_REDIRECTS = 5
-CONNECT_S = 10.0
-SILENCE_S = 20.0
-"""Seconds a server may say nothing."""
+if TYPE_CHECKING:
+    import ssl
+    from http.client import HTTPResponse
+
+__all__ = ["ASK_S", "CONNECT_S", "SILENCE_S", "TOTAL_S", "Answer", "Told", "Trust", "Web"]
 
 TOTAL_S = 120.0
 """Seconds one download may take. The parent gives up somewhat later, and less politely."""
 
-_CHUNK = 64 * 1024
+ASK_S = 30.0
+"""Seconds one question may take, its redirects included."""
+
+MAX_ADDRESSES = 4
+"""Addresses of one host that are tried, each for at most ``CONNECT_S``."""
+
+_THREAD = "skills.web"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PORTS = {"https": 443, "http": 80}
+_Address = tuple[int, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
-    """Which hosts the operator named. ``host`` or ``host:port``, lower case.
+class _Asking:
+    """What ``ask`` was told; its words there."""
 
-    Attributes:
-        token: the secret; never shown.
-    """
+    etag: str
+    modified: str
+    max_bytes: int
+    headers_only: bool
+    own: bool
+    allowed: frozenset[int]
 
-    token: str | None = field(repr=False)
-    token_hosts: frozenset[str]
-    local_hosts: frozenset[str]
+    @property
+    def conditions(self) -> dict[str, str]:
+        if self.etag:
+            return {"If-None-Match": self.etag}
+        return {"If-Modified-Since": self.modified} if self.modified else {}
 
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A url, taken apart and found acceptable."""
-
-    scheme: str
-    host: str
-    port: int
-    target: str
-    shown: str
-
-
-class Answer:
-    """A good answer, its body still to be read."""
-
-    def __init__(self, response: Any, place: _Place, until_s: float) -> None:
-        self._response = response
-        self._place = place
-        self._until_s = until_s
-        self.ref = harmless(response.headers.get("ETag", ""), 200)
-
-    def chunks(self) -> Iterator[bytes]:
-        """The body as it arrives.
-
-        Raises:
-            SourceUnavailable: it broke off, or took too long.
-        """
-        try:
-            for chunk in self._response.stream(_CHUNK, decode_content=False):
-                if boottime_s() > self._until_s:
-                    raise SourceUnavailable(
-                        f"{self._place.shown} took longer than {TOTAL_S:g} s: it will be tried again"
-                    )
-                yield chunk
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _unavailable(self._place, error) from None
+    def told(self, response: HTTPResponse, route: Route) -> Told | None:
+        """What was said; None if it was a redirect, which ``route`` follows then."""
+        place = route.place
+        if response.status in _REDIRECTS:
+            route.follow(response.headers.get("Location", ""))
+            return None
+        if response.status == 304 and self.conditions:
+            return Told(304, changed=False, etag=self.etag, modified=self.modified)
+        check_status(response, place, self.allowed, had_token=route.gets_token)
+        answer = Answer(response, place, lambda _: None)
+        body = b"" if self.headers_only or answer.status != 200 else answer.read(self.max_bytes)
+        if body is None:
+            text = f"{place.shown} is longer than {self.max_bytes // 1024} KB"
+            raise BadManifest(text) if self.own else SourceUnavailable(f"{text}: check the url")
+        return Told(answer.status, changed=True, etag=answer.ref, modified=answer.modified, body=body)
 
 
 class Web:
-    """The client. One request at a time, one connection each."""
+    """The client: one connection for each request. ``get`` may be used by several threads at once.
 
-    def __init__(self, trust: Trust) -> None:
-        self._trust = trust
+    Attributes:
+        trust: the hosts that the operator named, and the token.
+    """
 
-    @contextmanager
-    def get(self, url: str) -> Iterator[Answer]:
-        """GET ``url``, following redirects by the rules above.
+    def __init__(self, trust: Trust, on_bytes: Callable[[int], None] = lambda _: None) -> None:
+        """``on_bytes`` hears how many bytes of a body came in, each time some do."""
+        self.trust = trust
+        self._on_bytes = on_bytes
+        self._tls_context: ssl.SSLContext | None = None
+
+    async def ask(
+        self,
+        url: str,
+        *,
+        etag: str = "",
+        modified: str = "",
+        accept: str = "*/*",
+        headers: Mapping[str, str] | None = None,
+        max_bytes: int = 0,
+        headers_only: bool = False,
+        own: bool = False,
+        allowed: frozenset[int] = frozenset(),
+    ) -> Told:
+        """One small, conditional GET. Cancelled, it is over at once: no thread of it goes on, but a lookup of a name.
+
+        Args:
+            etag: what is known, to be told whether it changed; or else ``modified``, a Last-Modified header.
+            headers: more of them. No secrets: they go along with every redirect.
+            max_bytes: what the body may weigh; more is an error.
+            headers_only: leave the body unread.
+            own: it is the operator's own manifest: it may lie on this machine, and may not redirect.
+            allowed: answers other than 200 that are no error; their body is not read.
 
         Raises:
             BadManifest: the url, or where it leads, is not allowed.
+            RateLimited: the server wants to be left alone.
             SourceUnavailable: no good answer.
         """
-        until_s = boottime_s() + TOTAL_S
-        place = self._place(url)
-        for _ in range(MAX_REDIRECTS + 1):
-            with self._asked(place, self._checked_addresses(place)) as response:
-                if response.status not in _REDIRECTS:
-                    self._check_status(response.status, place)
-                    yield Answer(response, place, until_s)
-                    return
-                url = _joined(url, response.headers.get("Location", ""), place)
-            following = self._place(url)
-            if place.scheme == "https" and following.scheme != "https":
-                raise BadManifest(f"{place.shown} redirects from https to plain http, which is refused")
-            place = following
-        raise SourceUnavailable(f"{place.shown}: more than {MAX_REDIRECTS} redirects")
+        from skillbus.skills.quiet import (
+            in_own_thread,
+            to_the_end,
+        )  # The pod has it, and the child has no use for an event loop.
 
-    def get_own(self, url: str, max_bytes: int) -> bytes:
-        """GET the operator's own manifest, which may lie on this machine and may not redirect.
+        asking = _Asking(etag, modified, max_bytes, headers_only, own, allowed)
+        sent = {"Accept": accept, **(headers or {}), **asking.conditions}
+        until_s = boottime_s() + ASK_S
+        route = Route(url, self.trust, own=own)
 
-        Raises:
-            BadManifest, SourceUnavailable: as ``get``.
-        """
-        until_s = boottime_s() + TOTAL_S
-        place = _taken_apart(url)
-        addresses = _resolved(place)
-        if place.scheme == "http" and not (self._is_local(place) or all(_is_loopback(one) for one in addresses)):
-            raise BadManifest(
-                f"{place.shown}: plain http only to this machine or a host in SKILLBUS_SKILLS_LOCAL_HOSTS"
-            )
-        with self._asked(place, addresses) as response:
-            if response.status in _REDIRECTS:
-                raise BadManifest(f"{place.shown} redirects, which a manifest may not: set its final address")
-            self._check_status(response.status, place)
-            body = b""
-            for chunk in Answer(response, place, until_s).chunks():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise BadManifest(f"{place.shown} is longer than {max_bytes // 1024} KB")
-            return body
+        def exchanged(wire: Wire, tunnel: str | None) -> Told | None:
+            return asking.told(self._exchange(wire, route, tunnel, sent), route)
 
-    def _place(self, url: str) -> _Place:
-        place = _taken_apart(url)
-        if place.scheme == "http" and not self._is_local(place):
-            raise BadManifest(f"{place.shown}: use https; plain http only to a host in SKILLBUS_SKILLS_LOCAL_HOSTS")
-        return place
-
-    def _is_local(self, place: _Place) -> bool:
-        return not self._trust.local_hosts.isdisjoint({place.host, f"{place.host}:{place.port}"})
-
-    def _checked_addresses(self, place: _Place) -> list[str]:
-        addresses = _resolved(place)
-        if not self._is_local(place) and any(_is_inside(address) for address in addresses):
-            raise BadManifest(
-                f"{place.shown} leads to this machine or its own link, which a manifest may not unless the host "
-                "is in SKILLBUS_SKILLS_LOCAL_HOSTS"
-            )
-        return addresses
-
-    def _headers(self, place: _Place) -> dict[str, str]:
-        default = _PORTS[place.scheme] == place.port
-        host = f"[{place.host}]" if ":" in place.host else place.host
-        headers = {"Host": host if default else f"{host}:{place.port}"}
-        headers |= {"User-Agent": "skillbus", "Accept": "*/*", "Accept-Encoding": "identity"}
-        if self._gets_token(place):
-            headers["Authorization"] = f"Bearer {self._trust.token}"
-        return headers
-
-    def _gets_token(self, place: _Place) -> bool:
-        if not self._trust.token or (place.scheme != "https" and not self._is_local(place)):
-            return False
-        names = {f"{place.host}:{place.port}"}
-        if (place.scheme, place.port) == ("https", 443):
-            names.add(place.host)
-        return not self._trust.token_hosts.isdisjoint(names)
-
-    def _check_status(self, status: int, place: _Place) -> None:
-        if status == 200:
-            return
-        if status in {401, 403}:
-            had = "the token was refused" if self._gets_token(place) else "it wants a token, and none is meant for it"
-            raise SourceUnavailable(f"{place.shown} answered {status}: {had} (SKILLBUS_SKILLS_TOKEN, _TOKEN_HOSTS)")
-        hint = "check the url" if status == 404 else "it will be tried again"
-        raise SourceUnavailable(f"{place.shown} answered {status}: {hint}")
+        while True:
+            wire, tunnel = await self._dialled(route, until_s)
+            try:
+                told = await to_the_end(in_own_thread(partial(exchanged, wire, tunnel), _THREAD), wire.abort)
+            finally:
+                wire.end()
+            if told is not None:
+                return told
 
     @contextmanager
-    def _asked(self, place: _Place, addresses: list[str]) -> Iterator[Any]:
-        pool, response = self._connected(place, addresses)
-        try:
-            yield response
-        finally:
-            response.close()
-            pool.close()
+    def get(
+        self,
+        url: str,
+        *,
+        accept: str = "*/*",
+        headers: Mapping[str, str] | None = None,
+        allowed: frozenset[int] = frozenset(),
+    ) -> Iterator[Answer]:
+        """GET ``url``, following redirects by the rules above. Blocks: for the child.
 
-    def _connected(self, place: _Place, addresses: list[str]) -> tuple[Any, Any]:
-        failure: Exception = OSError("no address")
-        for address in addresses:
-            pool = _pool(place, address)
+        Raises:
+            BadManifest, RateLimited, SourceUnavailable: as ``ask``.
+        """
+        until_s = boottime_s() + TOTAL_S
+        route = Route(url, self.trust, own=False)
+        sent = {"Accept": accept, **(headers or {})}
+        while True:
+            wire, tunnel = self._dialled_blocking(route, until_s)
             try:
-                return pool, pool.urlopen(
-                    "GET",
-                    place.target,
-                    headers=self._headers(place),
-                    redirect=False,
-                    retries=False,
-                    assert_same_host=False,
-                    preload_content=False,
-                )
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                pool.close()
+                response = self._exchange(wire, route, tunnel, sent)
+                if response.status not in _REDIRECTS:
+                    check_status(response, route.place, allowed, had_token=route.gets_token)
+                    yield Answer(response, route.place, self._on_bytes)
+                    return
+                route.follow(response.headers.get("Location", ""))
+            finally:
+                wire.end()
+
+    # ---- one hop ---------------------------------------------------------------------------------------------------
+
+    async def _dialled(self, route: Route, until_s: float) -> tuple[Wire, str | None]:
+        """A connection to the hop's host, or to the proxy, and then what a tunnel needs."""
+        import asyncio
+
+        from skillbus.skills.quiet import in_own_thread
+
+        proxy = proxy_for(route.place, self.trust)
+        host, port = proxy[:2] if proxy else (route.place.host, route.place.port)
+        found = await in_own_thread(lambda: _looked_up(host, port, route.place), _THREAD)
+        addresses = self._checked(route, found, tunnelled=proxy is not None)
+        failure: Exception = OSError()
+        for family, address in addresses:
+            dialled = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                dialled.setblocking(False)
+                async with asyncio.timeout(_left_s(until_s)):
+                    await asyncio.get_running_loop().sock_connect(dialled, address)
+                return Wire(dialled, until_s), proxy and proxy[2]
+            except OSError as error:  # TimeoutError is one.
+                dialled.close()
                 failure = error
-        raise _unavailable(place, failure) from None
+            except BaseException:
+                dialled.close()
+                raise
+        raise _no_connection(host, port, route.place, failure)
+
+    def _dialled_blocking(self, route: Route, until_s: float) -> tuple[Wire, str | None]:
+        proxy = proxy_for(route.place, self.trust)
+        host, port = proxy[:2] if proxy else (route.place.host, route.place.port)
+        addresses = self._checked(route, _looked_up(host, port, route.place), tunnelled=proxy is not None)
+        failure: Exception = OSError()
+        for family, address in addresses:
+            dialled = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                dialled.settimeout(_left_s(until_s))
+                dialled.connect(address)
+                return Wire(dialled, until_s), proxy and proxy[2]
+            except OSError as error:
+                dialled.close()
+                failure = error
+        raise _no_connection(host, port, route.place, failure)
+
+    def _checked(self, route: Route, found: list[_Address], *, tunnelled: bool) -> list[_Address]:
+        if tunnelled:
+            route.check_name()
+        else:
+            route.check([str(address[0]) for _, address in found])
+        return found[:MAX_ADDRESSES]
+
+    def _exchange(self, wire: Wire, route: Route, tunnel: str | None, sent: Mapping[str, str]) -> HTTPResponse:
+        place = route.place
+        headers = {"Host": place.authority, "User-Agent": "skillbus", "Accept-Encoding": "identity"}
+        headers |= {"Connection": "close", **sent}
+        if route.gets_token:
+            headers["Authorization"] = f"Bearer {self.trust.token}"
+        with in_words(place):
+            if tunnel is not None:
+                wire.tunnel(place, tunnel)
+            if place.scheme == "https":
+                wire.secure(self._tls(), place.host)
+            return wire.ask(place.target, headers)
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._tls_context is None:
+            import ssl
+
+            self._tls_context = ssl.create_default_context()
+        return self._tls_context
 
 
-def _pool(place: _Place, address: str) -> urllib3.HTTPConnectionPool:
-    timeout = urllib3.Timeout(connect=CONNECT_S, read=SILENCE_S)
-    if place.scheme == "http":
-        return urllib3.HTTPConnectionPool(address, place.port, timeout=timeout, maxsize=1)
-    return urllib3.HTTPSConnectionPool(
-        address,
-        place.port,
-        timeout=timeout,
-        maxsize=1,
-        cert_reqs="CERT_REQUIRED",
-        server_hostname=place.host,
-        assert_hostname=place.host,
-    )
-
-
-def _taken_apart(url: str) -> _Place:
-    shown = shown_url(url)
+def _looked_up(host: str, port: int, place: Place) -> list[_Address]:
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise BadManifest(f"{shown}: it cannot be read as a url") from None
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise BadManifest(f"{shown}: only https urls with a host can be fetched")
-    if parts.username is not None or parts.password is not None:
-        raise BadManifest(f"{shown}: a url may hold no user or password: set SKILLBUS_SKILLS_TOKEN")
-    if not parts.hostname.isascii() or not url.isprintable() or " " in url:
-        raise BadManifest(f"{shown}: only printable ASCII host names without spaces can be fetched")
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return _Place(parts.scheme, parts.hostname.lower().rstrip("."), port or _PORTS[parts.scheme], target, shown)
-
-
-def _joined(url: str, location: str, place: _Place) -> str:
-    try:
-        return urljoin(url, location)
-    except ValueError:
-        raise BadManifest(f"{place.shown} redirects to something that cannot be read as a url") from None
-
-
-def _resolved(place: _Place) -> list[str]:
-    try:
-        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise SourceUnavailable(f"{place.shown}: the name {place.host} cannot be resolved: check it, and DNS") from None
-    return list(dict.fromkeys(str(one[4][0]) for one in found))
+        raise SourceUnavailable(f"{place.shown}: the name {host} cannot be resolved: check it, and DNS") from None
+    return list(dict.fromkeys((int(one[0]), one[4]) for one in found))
 
 
-def _plain_address(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address itself, or the IPv4 one that it stands for."""
-    plain = ipaddress.ip_address(address.split("%", 1)[0])
-    if isinstance(plain, ipaddress.IPv6Address):
-        if plain in ipaddress.ip_network("64:ff9b::/96"):
-            return ipaddress.IPv4Address(int(plain) & 0xFFFFFFFF)
-        return plain.ipv4_mapped or plain.sixtofour or plain
-    return plain
+def _left_s(until_s: float) -> float:
+    return max(0.001, min(CONNECT_S, until_s - boottime_s()))
 
 
-def _is_loopback(address: str) -> bool:
-    return _plain_address(address).is_loopback
-
-
-def _is_inside(address: str) -> bool:
-    plain = _plain_address(address)
-    return (
-        plain.is_loopback or plain.is_link_local or plain.is_unspecified or plain.is_multicast or plain.is_reserved
-    ) or plain in ipaddress.ip_network("0.0.0.0/8" if plain.version == 4 else "::/96")
-
-
-def _unavailable(place: _Place, error: Exception) -> SourceUnavailable:
-    if isinstance(error, urllib3.exceptions.SSLError):
-        return SourceUnavailable(
-            f"{place.shown}: its TLS certificate was not accepted (SSL_CERT_FILE names more roots)"
-        )
-    # The first is a kind of the second, though nothing timed out.
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return SourceUnavailable(f"{place.shown}: no connection to {place.host}:{place.port}: it will be tried again")
-    if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError):
-        return SourceUnavailable(f"{place.shown} did not answer in time: it will be tried again")
-    return SourceUnavailable(f"{place.shown}: the answer broke off ({type(error).__name__}): it will be tried again")
+def _no_connection(host: str, port: int, place: Place, failure: Exception) -> SourceUnavailable:
+    if isinstance(failure, TimeoutError):
+        return SourceUnavailable(f"{place.shown}: {host}:{port} did not answer in time: it will be tried again")
+    return SourceUnavailable(f"{place.shown}: no connection to {host}:{port}: it will be tried again")

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,10 +31,10 @@ def in_memory(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def in_process() -> Iterator[None]:
-    """Passes use the fake child."""
-    with fake_child():
-        yield
+def in_process() -> Iterator[list[dict[str, Any]]]:
+    """Passes use the fake child. The jobs that it is given."""
+    with fake_child() as jobs:
+        yield jobs
 
 
 @pytest.fixture

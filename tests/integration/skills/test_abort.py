@@ -16,9 +16,10 @@ from skillbus.clock import BootClock
 from skillbus.core.outcome import PassResult
 from skillbus.core.ports import Permit
 from skillbus.errors import PassAborted
-from skillbus.skills import tree
+from skillbus.skills import history, passing, tree
 from skillbus.skills.reconciler import ReconcileAborted, SkillsReconciler
 from skillbus.skills.rules import tree_digest
+from skillbus.skills.swap import Batch
 from tests.integration.skills.world import ScriptedCheckpoint, Tree, World, counts, everything
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -59,12 +60,16 @@ def _aborted(world: World, checkpoint: ScriptedCheckpoint) -> PassResult:
     return caught.value.result
 
 
-def test_a_trip_at_any_checkpoint_leaves_what_was_settled(in_memory: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 3, 256])
+def test_a_trip_at_any_checkpoint_leaves_what_was_settled(
+    in_memory: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
     """For every checkpoint of a pass in turn: what is visible at the end is what was settled last, lock included."""
+    monkeypatch.setattr(passing, "BATCH", batch)
     whole = ScriptedCheckpoint()
     world = _ready(in_memory / "0")
     assert counts(world.run(whole)) == {"added": 1, "updated": 1, "repaired": 1, "removed": 1}
-    assert whole.settles == 4
+    assert whole.settles == -(-4 // batch)
     assert whole.calls > 20
     for trip_at in range(1, whole.calls + 1):
         world = _ready(in_memory / str(trip_at))
@@ -73,17 +78,23 @@ def test_a_trip_at_any_checkpoint_leaves_what_was_settled(in_memory: Path) -> No
         checkpoint.settled = lambda stays=stays, world=world: stays.append(world.visible())  # type: ignore[misc]
         result = _aborted(world, checkpoint)
         assert world.visible() == stays[-1], trip_at
-        assert sum(result.counts.values()) == len(stays) - 1
-        assert counts(world.run())
+        assert sum(result.counts.values()) == min(4, batch * (len(stays) - 1))
+        world.run()
+        assert counts(world.run()) == {"unchanged": 3}
         _assert_lock_matches(world)
 
 
-@pytest.mark.parametrize(("nth", "name"), [(1, "add"), (2, "update"), (3, "repair"), (4, "remove")])
+@pytest.mark.parametrize("batch", [1, 3, 256])
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_settle_that_refuses_reverts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int, name: str, exchange: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int, exchange: bool, batch: int
 ) -> None:
-    """The change is put back and named, the lock tells what is there, the abort comes through."""
+    """Its whole batch is put back and named, the lock tells what is there, the abort comes through."""
+    monkeypatch.setattr(passing, "BATCH", batch)
+    batches = [("add", "update", "repair", "remove")[at : at + batch] for at in range(0, 4, batch)]
+    if nth > len(batches):
+        pytest.skip("there are not so many batches")
     if not exchange:
         monkeypatch.setattr(tree, "exchange", lambda *_: False)
     world = _ready(tmp_path)
@@ -91,9 +102,9 @@ def test_a_settle_that_refuses_reverts(
     checkpoint = ScriptedCheckpoint(trip_at_settle=nth)
     checkpoint.settled = lambda: stays.append(world.visible())
     result = _aborted(world, checkpoint)
-    assert result.reverted == (name,)
+    assert result.reverted == batches[nth - 1]
     assert world.visible() == stays[-1]
-    assert sum(result.counts.values()) == nth - 1
+    assert sum(result.counts.values()) == batch * (nth - 1)
     _assert_lock_matches(world, drifted=frozenset(["repair"]))
 
 
@@ -132,44 +143,65 @@ def test_no_two_changes_without_a_checkpoint_between(tmp_path: Path) -> None:
     assert widest == [1]
 
 
-def test_what_is_settled_is_the_permit_right_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a process is frozen in, the settle sees how old the leave for this very change is."""
+@pytest.mark.parametrize("batch", [1, 3, 256])
+def test_what_is_settled_is_the_oldest_permit_of_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """Whatever a process is frozen in, the settle sees how old the leave for the first of these changes is.
+
+    And each rename has a checkpoint of its own right before it, which alone can say that it is still wanted.
+    """
+    monkeypatch.setattr(passing, "BATCH", batch)
     world = _ready(tmp_path)
     checkpoint = ScriptedCheckpoint()
-    renames: list[float] = []
+    renames: list[int] = []
+    journals: list[int] = []
 
-    def noting(real: Callable[..., object]) -> Callable[..., object]:
+    def noting(real: Callable[..., object], calls: list[int]) -> Callable[..., object]:
         def act(*args: object) -> object:
-            renames.append(checkpoint.calls)
+            calls.append(checkpoint.calls)
             return real(*args)
 
         return act
 
+    # What moves to the history is not visible to anybody: only what happens in the root counts.
     for step in ("exchange", "move_new"):
-        monkeypatch.setattr(tree, step, noting(getattr(tree, step)))
+        monkeypatch.setattr(tree, step, noting(getattr(tree, step), renames))
+    monkeypatch.setattr(history, "retire", lambda *_: None)
+    monkeypatch.setattr(tree, "write_file", noting(tree.write_file, journals))
     world.run(checkpoint)
-    assert len(renames) == 4
-    assert [permit.at_s for permit in checkpoint.permits] == renames
+    assert len(set(renames)) == len(renames) == 4
+    firsts, written = renames[::batch], journals[::2]  # Of each batch the journal, then the lock.
+    settled = [permit.at_s for permit in checkpoint.permits]
+    assert len(settled) == len(firsts) == len(written)
+    for journal, permit, first in zip(written, settled, firsts, strict=True):
+        assert journal < permit <= first
 
 
 def test_every_fetch_has_a_checkpoint(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The child is asked nothing without leave: one call of the checkpoint lies before each job."""
+    """Neither the child nor a source is asked anything without leave: one call lies before each question."""
+    from skillbus.skills.sources import folder
     from tests.integration.skills import world as worlds
 
     checkpoint = ScriptedCheckpoint()
     seen: list[int] = []
-    real = worlds.FakeChild.ask
+    real_ask, real_resolve = worlds.FakeChild.ask, folder.FolderSource.resolve
 
-    async def noting(self: worlds.FakeChild, job: dict[str, object]) -> dict[str, object]:
+    async def noting(self: worlds.FakeChild, *args: Any) -> dict[str, Any]:
         seen.append(checkpoint.calls)
-        return await real(self, job)
+        return await real_ask(self, *args)
+
+    async def resolving(self: folder.FolderSource, *args: Any) -> Any:
+        seen.append(checkpoint.calls)
+        return await real_resolve(self, *args)
 
     monkeypatch.setattr(worlds.FakeChild, "ask", noting)
+    monkeypatch.setattr(folder.FolderSource, "resolve", resolving)
     for name in "abc":
         world.skill(name)
     world.list("./skills/a", "./skills/b", "./skills/c")
     world.run(checkpoint)
-    assert len(seen) == 7
+    assert len(seen) == 7  # the manifest, three folders resolved, three fetched
     assert sorted(set(seen)) == seen
 
 
@@ -212,16 +244,16 @@ def test_a_cancellation_cannot_cut_a_swap(tmp_path: Path, killed: bool) -> None:
 
     result = asyncio.run(cancelled())
     if killed:
-        assert result.reverted == ("add",)
+        assert result.reverted == ("add", "update", "repair", "remove")
         assert world.visible() == before
     else:
-        assert counts(result) == {"added": 1}
+        assert sum(result.counts.values()) == 4
         assert "add/SKILL.md" in world.visible()
-    _assert_lock_matches(world, drifted=frozenset(["repair"]))
+    _assert_lock_matches(world, drifted=frozenset(["repair"]) if killed else frozenset())
 
 
 def test_work_in_a_thread_is_awaited_and_hastened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cancelled while a tree is copied, the pass ends only when the thread is back, which does not copy on."""
+    """Cancelled while a second root's tree is copied, the pass ends only when the thread is back: it copies no more."""
     world.skill("a", files={"b": b"b", "c": b"c"})
     world.list("./skills/a")
     copying, go = threading.Event(), threading.Event()
@@ -237,7 +269,8 @@ def test_work_in_a_thread_is_awaited_and_hastened(world: World, monkeypatch: pyt
     monkeypatch.setattr(tree, "_copy_file", slow)
 
     async def cancelled() -> None:
-        task = asyncio.create_task(SkillsReconciler(world.options(), BootClock()).reconcile(ScriptedCheckpoint()))
+        options = world.options(targets=(world.root, world.folder / "second"))
+        task = asyncio.create_task(SkillsReconciler(options, BootClock()).reconcile(ScriptedCheckpoint()))
         await asyncio.to_thread(copying.wait, 10)
         task.cancel()
         await asyncio.sleep(0.05)
@@ -249,10 +282,12 @@ def test_work_in_a_thread_is_awaited_and_hastened(world: World, monkeypatch: pyt
     asyncio.run(cancelled())
     assert copied == ["SKILL.md"]
     assert not (world.root / "a").exists()
+    assert not (world.folder / "second/a").exists()
 
 
-def test_not_even_sweeping_goes_on_without_leave(tmp_path: Path) -> None:
-    """Tripped right behind a swap that stays, the old tree lies where it is until the next pass."""
+def test_not_even_sweeping_goes_on_without_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tripped right behind swaps that stay, the old trees lie where they are until the next pass."""
+    monkeypatch.setattr(passing, "BATCH", 1)
     world = _ready(tmp_path)
     checkpoint = ScriptedCheckpoint()
     checkpoint.settled = lambda: checkpoint.trip() if checkpoint.settles == 2 else None
@@ -283,3 +318,63 @@ def test_the_abort_is_a_pass_aborted(tmp_path: Path) -> None:
     with pytest.raises(PassAborted, match="killed") as caught:
         world.run(ScriptedCheckpoint(trip_at=1))
     assert getattr(caught.value, "result", None) is not None
+
+
+def _died_unsettled(world: World, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """A world whose last pass died before it could judge its changes. What was visible before that pass."""
+    before = world.visible()
+
+    class Dying(ScriptedCheckpoint):
+        async def settle(self, permit: Permit) -> None:
+            raise RuntimeError("died")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "undo", lambda _: None)
+        with pytest.raises(RuntimeError):
+            world.run(Dying())
+    assert world.visible() != before
+    return before
+
+
+def test_a_recovery_does_not_go_on_after_the_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tripped in its first rename, no other follows and the lock is not written; the next pass does the rest."""
+    world = _ready(tmp_path)
+    before = _died_unsettled(world, monkeypatch)
+    checkpoint = ScriptedCheckpoint()
+    renames: list[str] = []
+
+    def tripping(real: Callable[..., Any]) -> Callable[..., Any]:
+        def act(*args: Any) -> Any:
+            renames.append(args[1])
+            checkpoint.trip()
+            return real(*args)
+
+        return act
+
+    with monkeypatch.context() as patch:
+        for step in ("exchange", "move_new"):
+            patch.setattr(tree, step, tripping(getattr(tree, step)))
+        lock = (world.root / "skillbus.lock").read_bytes()
+        _aborted(world, checkpoint)
+    assert len(renames) == 1
+    assert (world.root / "skillbus.lock").read_bytes() == lock
+    world.manifest.write_text("not: a manifest")
+    world.run()
+    assert world.visible() == before
+
+
+def test_a_sweep_does_not_go_on_after_the_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tripped while a tree is removed, no other is."""
+    world = _ready(tmp_path)
+    for number in range(5):
+        (world.root / f".skillbus/staging/{number}").mkdir()
+    checkpoint = ScriptedCheckpoint()
+    real = tree.remove
+
+    def tripping(parent: int, name: str) -> None:
+        checkpoint.trip()
+        real(parent, name)
+
+    monkeypatch.setattr(tree, "remove", tripping)
+    _aborted(world, checkpoint)
+    assert len(list((world.root / ".skillbus/staging").iterdir())) == 4

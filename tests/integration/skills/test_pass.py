@@ -6,13 +6,28 @@ import asyncio
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from skillbus.clock import BootClock
+from skillbus.skills import history
+from skillbus.skills.places import Places
 from skillbus.skills.reconciler import SkillsReconciler
-from tests.integration.skills.world import ScriptedCheckpoint, World, counts, everything, skill_text, visible
+from tests.integration.skills.world import (
+    FakeChild,
+    ScriptedCheckpoint,
+    World,
+    counts,
+    everything,
+    one_pass,
+    skill_text,
+    tarball,
+    visible,
+    write_tree,
+)
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
@@ -273,15 +288,18 @@ def test_links_in_a_source_are_refused(world: World) -> None:
 
 
 def test_warnings_are_kept_apart_from_errors(world: World) -> None:
-    """A rule of style does not fail the pass; with strict it does."""
+    """A rule of style does not fail the pass; with strict it keeps a skill from being placed."""
     world.skill("a")
     (world.folder / "skills/a/SKILL.md").write_text("---\nname: Not A Name\n---\n")
     world.list("./skills/a")
-    reconciler = SkillsReconciler(world.options(), BootClock())
-    result = asyncio.run(reconciler.reconcile(ScriptedCheckpoint()))
+    strict = world.run(strict=True)
+    assert counts(strict) == {}
+    assert len(strict.errors) == 1
+    reconciler = world.reconciler()
+    result = one_pass(reconciler)
     assert counts(result) == {"added": 1}
+    assert result.errors == ()
     assert len(reconciler.warnings) == 2
-    assert world.run(strict=True).errors
     assert reconciler.vouched
 
 
@@ -295,3 +313,138 @@ def test_the_examples_are_good_skills(world: World) -> None:
     assert reconciler.warnings == ()
     assert "csv-profile/scripts/csv_profile.py*" in world.visible()
     assert len([path for path in world.visible() if path.startswith("sql-migration-review/references/")]) == 4
+
+
+def test_one_sentence_for_each_place_that_fails(world: World) -> None:
+    """It names the first entry and how many more; the place's skills stay, and the other places' are served."""
+    packed = world.folder / "all.tar.gz"
+    names = ("a", "b", "c")
+    packed.write_bytes(tarball({f"{name}/SKILL.md": skill_text(name) for name in names}))
+    world.skill("other")
+    inside = [f"./all.tar.gz#subdirectory={name}" for name in names]
+    world.list(*inside, "./skills/other")
+    assert counts(world.run()) == {"added": 4}
+    before = world.visible()
+    world.skill("other", "new")
+    for broken in (None, b"no archive", packed.read_bytes()[:-40]):
+        packed.unlink(missing_ok=True)
+        if broken is not None:
+            packed.write_bytes(broken)
+        result = world.run()
+        assert len(result.errors) == 1, result.errors
+        assert "skills[0] and 2 more" in result.errors[0]
+        assert str(packed) in result.errors[0]
+    after = world.visible()
+    assert {path for path in before if before[path] != after[path]} == {"other/SKILL.md", "skillbus.lock"}
+
+
+def test_a_bad_skill_in_a_good_place_has_an_error_of_its_own(world: World) -> None:
+    """One folder of an archive that is no skill costs itself alone, and the sentence names it."""
+    packed = world.folder / "all.tar.gz"
+    packed.write_bytes(tarball({"a/SKILL.md": skill_text("a"), "b/README.md": b"none", "c/SKILL.md": skill_text("c")}))
+    world.list(*(f"./all.tar.gz#subdirectory={name}" for name in "abc"))
+    result = world.run()
+    assert counts(result) == {"added": 2}
+    assert len(result.errors) == 1
+    assert "skills[1]" in result.errors[0]
+    assert "more" not in result.errors[0].split(":")[0]
+
+
+def test_a_refused_root_stops_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the disk refuses in one root, be it only at its staging folder, the other root gets its skills."""
+    world.skill("a")
+    world.list("./skills/a")
+    first, second = world.folder / "1", world.folder / "2"
+    for bad, good in ((first, second), (second, first)):
+        (bad / ".skillbus").mkdir(parents=True)
+        (bad / ".skillbus/staging").write_text("a file where the folder should be")
+        monkeypatch.setattr(Places, "sweep", lambda *_: None)  # It would find out before anything is fetched.
+        result = world.run(targets=(first, second))
+        assert counts(result) == {"added": 1}
+        assert len(result.errors) == 1
+        assert str(bad) in result.errors[0]
+        assert "a/SKILL.md" in visible(good)
+        for root in (first, second):
+            shutil.rmtree(root)
+
+
+def test_the_summary_says_what_is_installed_or_that_it_does_not_know(world: World) -> None:
+    """A pass that saw every root tells each skill's digest; one that did not, tells nothing instead of too little."""
+    world.skill("a")
+    world.list("./skills/a")
+    told = world.run().installed
+    assert told is not None
+    assert list(told) == ["a"]
+    assert world.run().installed == told
+    assert world.run(manifests=()).installed is None
+    (world.root / "skillbus.lock").write_text("broken")
+    assert world.run().installed is None
+
+
+def test_a_folder_that_goes_away_meanwhile_is_no_crash(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's folder stood in the way when it was decided what to fetch, and is gone when it is planned."""
+    world.skill("a")
+    world.skill("b")
+    world.list("./skills/a")
+    one = world.reconciler()
+    (world.root / "a").mkdir(parents=True)
+    assert one_pass(one).errors
+    world.list("./skills/a", "./skills/b")
+    real = FakeChild.ask
+
+    async def moving(self: FakeChild, job: dict[str, Any], *more: Any) -> dict[str, Any]:
+        if job["job"] == "fetch" and (world.root / "a").exists():
+            (world.root / "a").rmdir()
+        return await real(self, job, *more)
+
+    monkeypatch.setattr(FakeChild, "ask", moving)
+    result = one_pass(one)
+    assert counts(result) == {"added": 1}
+    assert len(result.errors) == 1
+    assert "tried again" in result.errors[0]
+    assert counts(one_pass(one)) == {"added": 1, "unchanged": 1}
+
+
+def test_history_does_not_grow_without_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of skills that came and went, only so many are remembered."""
+    monkeypatch.setattr(history, "MAX_FORGOTTEN", 3)
+    names = [f"s{number}" for number in range(8)]
+    for name in names:
+        world.skill(name)
+        world.list(f"./skills/{name}")
+        world.run()
+    world.list()
+    world.run()
+    assert len(list((world.root / ".skillbus/history").iterdir())) <= 4
+
+
+def test_the_users_folders_stay_byte_for_byte(world: World) -> None:
+    """Whatever a pass does beside them, no byte and no time of what the user wrote changes."""
+    write_tree(
+        world.root / "own", {"SKILL.md": skill_text("own"), "deep/er/run.sh": b"#!/bin/sh", "bin": bytes(range(256))}
+    )
+    (world.root / "notes.txt").write_text("mine")
+    (world.root / "own/link").symlink_to("/etc/passwd")
+    os.link(world.root / "own/bin", world.root / "own/hard")
+
+    def mine() -> dict[str, tuple[int, int, int]]:
+        return everything(world.root / "own") | everything(world.root / "notes.txt")
+
+    before = mine()
+    world.skill("a")
+    world.skill("b")
+    world.list("./skills/a", "./skills/b")
+    steps = [counts(world.run())]
+    world.skill("a", "new")
+    steps.append(counts(world.run()))
+    (world.root / "b/SKILL.md").write_text("drift")
+    steps.append(counts(world.run()))
+    world.list("./skills/a")
+    steps.append(counts(world.run()))
+    assert [list(step) for step in steps] == [
+        ["added"],
+        ["updated", "unchanged"],
+        ["repaired", "unchanged"],
+        ["removed", "unchanged"],
+    ]
+    assert mine() == before

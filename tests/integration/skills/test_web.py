@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
+import socketserver
 import ssl
 import subprocess
 import threading
@@ -15,40 +17,24 @@ from typing import Any
 import pytest
 
 from skillbus.errors import BadManifest, SkillbusError, SourceUnavailable
-from skillbus.skills.sources.web import Trust, Web, _is_inside, _taken_apart
-from tests.integration.skills.world import Server, World, counts, server, skill_text, tarball
+from skillbus.skills.sources.route import is_inside, taken_apart
+from skillbus.skills.sources.web import Trust, Web
+from tests.integration.skills.world import Server, server
 
 TOKEN = "canary-token-91bc"
 QUERY = "?sig=canary-query-22aa"
 
 
-def _web(*, token: str | None = None, token_hosts: tuple[str, ...] = (), local: tuple[str, ...] = ()) -> Web:
-    return Web(Trust(token, frozenset(token_hosts), frozenset(local)))
+Names = tuple[str, ...]
+
+
+def _web(*, token: str | None = None, token_hosts: Names = (), local: Names = (), redirect: Names = ()) -> Web:
+    return Web(Trust(token, frozenset(token_hosts), frozenset(local), frozenset(redirect)))
 
 
 def _body(client: Web, url: str) -> bytes:
     with client.get(url) as answer:
         return b"".join(answer.chunks())
-
-
-@pytest.mark.usefixtures("in_process")
-def test_a_manifest_from_the_web(world: World, web: Server) -> None:
-    """Plain http to this machine is the operator's right; a redirect, an error, or another type is an error."""
-    web.routes["/a.tar.gz"] = (200, {}, tarball({"SKILL.md": skill_text("a")}))
-    manifest = f'{{"skills": [{{"url": "{web.url}/a.tar.gz"}}]}}'.encode()
-    web.routes["/m.json"] = (200, {}, manifest)
-    web.routes["/moved"] = (302, {"Location": "/m.json"}, b"")
-    web.routes["/big"] = (200, {}, b"#" * 300_000)
-    url = f"{web.url}/m.json{QUERY}"
-    refused = world.run(manifests=(url,))
-    assert "SKILLBUS_SKILLS_LOCAL_HOSTS" in refused.errors[0]
-    assert counts(world.run(manifests=(url,), local_hosts=(web.host,))) == {"added": 1}
-    for path, word in (("/moved", "redirects"), ("/none", "404"), ("/big", "256 KB"), ("/a.tar.gz", "UTF-8")):
-        result = world.run(manifests=(f"{web.url}{path}{QUERY}",), local_hosts=(web.host,))
-        assert counts(result) == {}
-        assert word in result.errors[0]
-        assert "canary" not in result.errors[0]
-        assert (world.root / "a").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +76,7 @@ def test_a_url_that_is_not_fetched(url: str) -> None:
 )
 def test_an_address_of_this_machine_or_its_link(address: str) -> None:
     """In whatever dress it comes."""
-    assert _is_inside(address)
+    assert is_inside(address)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +84,7 @@ def test_an_address_of_this_machine_or_its_link(address: str) -> None:
 )
 def test_an_address_that_may_be_fetched_from(address: str) -> None:
     """The net of a company is no secret from its own manifests."""
-    assert not _is_inside(address)
+    assert not is_inside(address)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "0", "[::ffff:127.0.0.1]"])
@@ -132,14 +118,46 @@ def test_the_token_goes_to_its_hosts_alone(web: Server) -> None:
         web.routes["/a"] = (302, {"Location": f"{other.url}/b"}, b"")
         other.routes["/b"] = (302, {"Location": f"{web.url}/c"}, b"")
         web.routes["/c"] = (200, {}, b"body")
-        client = _web(token=TOKEN, token_hosts=(web.host,), local=(web.host, other.host))
+        hosts = (web.host, other.host)
+        client = _web(token=TOKEN, token_hosts=hosts, local=hosts, redirect=hosts)
         assert _body(client, f"{web.url}/a") == b"body"
         assert [one.headers.get("Authorization") for one in web.seen] == [f"Bearer {TOKEN}"] * 2
         assert TOKEN not in str(other.seen)
         by_name = _web(token=TOKEN, token_hosts=("127.0.0.1",), local=(web.host,))
         assert _body(by_name, f"{web.url}/c") == b"body"  # Without a port it means https on 443.
         assert "Authorization" not in web.seen[-1].headers
-        assert TOKEN not in repr(client._trust)
+        assert TOKEN not in repr(client.trust)
+
+
+def test_a_redirect_leads_to_the_same_host_or_one_that_was_named(web: Server) -> None:
+    """Another host, or another port of this one, only by ``redirect_hosts``: it is not even connected to."""
+    with server() as other:
+        web.routes["/a"] = (302, {"Location": f"{other.url}/b{QUERY}"}, b"")
+        web.routes["/same"] = (307, {"Location": "b"}, b"")
+        web.routes["/b"] = other.routes["/b"] = (200, {}, b"body")
+        hosts = (web.host, other.host)
+        assert _body(_web(local=hosts), f"{web.url}/same") == b"body"
+        with pytest.raises(BadManifest, match="SKILLBUS_SKILLS_REDIRECT_HOSTS") as caught:
+            _body(_web(local=hosts), f"{web.url}/a")
+        assert other.host in str(caught.value)
+        assert "canary" not in str(caught.value)
+        assert other.seen == []
+        assert _body(_web(local=hosts, redirect=(other.host,)), f"{web.url}/a") == b"body"
+
+
+@pytest.mark.parametrize(("hops", "good"), [(5, True), (6, False)])
+def test_five_redirects_are_enough(web: Server, hops: int, good: bool) -> None:
+    """One more is an error."""
+    for hop in range(hops):
+        web.routes[f"/{hop}"] = (301, {"Location": f"/{hop + 1}"}, b"")
+    web.routes[f"/{hops}"] = (200, {}, b"body")
+    client = _web(local=(web.host,))
+    if good:
+        assert _body(client, f"{web.url}/0") == b"body"
+    else:
+        with pytest.raises(SourceUnavailable, match="more than 5 redirects"):
+            _body(client, f"{web.url}/0")
+    assert len(web.seen) == 6
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 204])
@@ -194,7 +212,7 @@ def test_the_host_header_is_the_name(web: Server) -> None:
     port = web.host.split(":")[1]
     assert _body(_web(local=("localhost",)), f"http://localhost:{port}/a") == b"x"
     assert web.seen[0].headers["Host"] == f"localhost:{port}"
-    assert _taken_apart("https://H.Example./x").host == "h.example"
+    assert taken_apart("https://H.Example./x").host == "h.example"
 
 
 @pytest.fixture
@@ -241,10 +259,65 @@ def test_tls_is_checked_for_the_name_though_we_connect_to_the_address(
     port, cert = tls
     real = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *a, **k: real("127.0.0.1", *a, **k))
-    client = _web(local=("skills.test", "other.test"))
+    local = ("skills.test", "other.test")
     with pytest.raises(SourceUnavailable, match="certificate"):
-        _body(client, f"https://skills.test:{port}/")
+        _body(_web(local=local), f"https://skills.test:{port}/")
     monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    client = _web(local=local)
     assert _body(client, f"https://skills.test:{port}/") == b"ok"
+    assert asyncio.run(client.ask(f"https://skills.test:{port}/", max_bytes=10)).body == b"ok"
     with pytest.raises(SourceUnavailable, match="certificate"):
         _body(client, f"https://other.test:{port}/")
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy that connects to loopback whatever the name, and the first line of each request to it."""
+    asked: list[bytes] = []
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.rfile.readline().strip())
+            while self.rfile.readline().strip():
+                pass
+            port = int(asked[-1].split()[1].rpartition(b":")[2])
+            with socket.create_connection(("127.0.0.1", port)) as beyond:
+                self.connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                back = threading.Thread(target=pump, args=(beyond, self.connection))
+                back.start()
+                pump(self.connection, beyond)
+                back.join()
+
+    running = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{running.server_address[1]}", asked
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+def test_through_a_proxy_tls_is_spoken_with_the_host_itself(
+    tls: tuple[int, Path], proxy: tuple[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name is the proxy's to look up; the certificate is checked by us, and the token is in the tunnel."""
+    port, cert = tls
+    monkeypatch.setenv("HTTPS_PROXY", proxy[0])
+    for name in ("NO_PROXY", "no_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    client = _web(token=TOKEN, token_hosts=(f"skills.test:{port}",))
+    assert _body(client, f"https://skills.test:{port}/a") == b"ok"
+    assert asyncio.run(client.ask(f"https://skills.test:{port}/a", max_bytes=10)).body == b"ok"
+    with pytest.raises(SourceUnavailable, match="certificate"):
+        _body(client, f"https://other.test:{port}/a")
+    assert proxy[1][0] == f"CONNECT skills.test:{port} HTTP/1.1".encode()
+    assert len(proxy[1]) == 3

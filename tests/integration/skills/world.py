@@ -9,26 +9,25 @@ from __future__ import annotations
 import asyncio
 import http.server
 import io
+import json
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
-from skillbus.clock import BootClock
+from skillbus.clock import BootClock, Clock
 from skillbus.core.outcome import PassResult
 from skillbus.core.ports import Permit
 from skillbus.errors import PassAborted
 from skillbus.skills import passing
-from skillbus.skills.child import Child
+from skillbus.skills.child import Child, OnLine
 from skillbus.skills.fetcher import Fetcher
 from skillbus.skills.options import SkillsOptions
 from skillbus.skills.reconciler import SkillsReconciler
-from skillbus.skills.sources.source import Access
-from skillbus.skills.sources.web import Trust, Web
 
 COUNTS = ("added", "updated", "repaired", "removed", "unchanged")
 Tree = dict[str, bytes]
@@ -85,17 +84,29 @@ class ScriptedCheckpoint:
 
 
 class FakeChild(Child):
-    """The real fetcher's answers, given in this process."""
+    """The real fetcher's answers, given in this process, each line as it would come through the pipe.
 
-    async def ask(self, job: dict[str, Any]) -> dict[str, Any]:
-        options = self._options
-        trust = Trust(options.token, frozenset(options.token_hosts), frozenset(options.local_hosts))
-        fetcher = Fetcher(Access(Web(trust), 0), strict=options.strict)
-        answer = fetcher.answer({"id": 0, **job})
+    Attributes:
+        jobs: every job that any of them was given, in order; ``fake_child`` begins a new list.
+    """
+
+    jobs: ClassVar[list[dict[str, Any]]] = []
+
+    async def ask(self, job: dict[str, Any], on_line: OnLine = lambda kind, said: None) -> dict[str, Any]:
+        self.jobs.append(job)
+        lines: list[dict[str, Any]] = []
+        Fetcher(self.hello(), lines.append).serve({"id": 0, **job})
         await asyncio.sleep(0)
-        if "ok" in answer:
-            return dict(answer["ok"])
-        raise self._error(answer["error"])
+        for line in lines:
+            said = json.loads(json.dumps(line))
+            for kind in ("progress", "landed"):
+                if kind in said:
+                    on_line(kind, said[kind])
+            if "error" in said:
+                raise self.error(said["error"])
+            if "ok" in said:
+                return dict(said["ok"])
+        raise AssertionError("the fetcher said no last word")
 
 
 @dataclass
@@ -130,16 +141,26 @@ class World:
         reconciler = SkillsReconciler(self.options(**others), BootClock())
         return asyncio.run(reconciler.reconcile(checkpoint or ScriptedCheckpoint()))
 
+    def reconciler(self, clock: Clock | None = None, **others: Any) -> SkillsReconciler:
+        """One that remembers from pass to pass, as a pod's does."""
+        return SkillsReconciler(self.options(**others), clock or BootClock())
+
     def visible(self) -> Tree:
         """What agents can see in the root, and the lock."""
         return visible(self.root)
 
 
 @contextmanager
-def fake_child() -> Iterator[None]:
-    """Passes in here use the fake child."""
-    with mock.patch.object(passing, "Child", FakeChild):
-        yield
+def fake_child() -> Iterator[list[dict[str, Any]]]:
+    """Passes in here use the fake child. The jobs that it is given."""
+    jobs: list[dict[str, Any]] = []
+    with mock.patch.object(passing, "Child", FakeChild), mock.patch.object(FakeChild, "jobs", jobs):
+        yield jobs
+
+
+def one_pass(reconciler: SkillsReconciler, checkpoint: ScriptedCheckpoint | None = None) -> PassResult:
+    """A pass of ``reconciler``, to its end."""
+    return asyncio.run(reconciler.reconcile(checkpoint or ScriptedCheckpoint()))
 
 
 def counts(result: PassResult) -> dict[str, int]:

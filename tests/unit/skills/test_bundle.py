@@ -6,15 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skillbus.errors import BadArchive, BadBundle
-from skillbus.skills.bundle import BundleFile, Files, frontmatter, judge
-from skillbus.skills.rules import is_skill_name
+from skillbus.errors import BadBundle, LinkInArchive
+from skillbus.skills.bundle import frontmatter, judge
+from skillbus.skills.landing import Landing
+from skillbus.skills.rules import FileFact, is_skill_name
 
 
-def _skill(text: bytes, **others: bytes) -> Files:
-    return {"SKILL.md": BundleFile(text, executable=False)} | {
-        path: BundleFile(data, executable=False) for path, data in others.items()
-    }
+class _Landed(Landing):
+    """What came in, without a disk."""
+
+    def __init__(self, skill_file: bytes | None, *others: str) -> None:
+        self.error = None
+        self.warnings = []
+        self.skill_file = skill_file
+        paths = [*others, *([] if skill_file is None else ["SKILL.md"])]
+        self.facts = {path: FileFact("0" * 64, executable=False) for path in paths}
 
 
 GOOD = b"---\nname: pdf\ndescription: Reads PDFs.\nallowed-tools: Bash(git:*), Read\n---\nText\n"
@@ -23,7 +29,7 @@ GOOD = b"---\nname: pdf\ndescription: Reads PDFs.\nallowed-tools: Bash(git:*), R
 @pytest.mark.parametrize("text", [GOOD, b"\xef\xbb\xbf" + GOOD, GOOD.replace(b"\n", b"\r\n")])
 def test_a_good_skill_has_its_name_and_no_warnings(text: bytes) -> None:
     """A byte order mark and Windows line ends are legal."""
-    judged = judge(_skill(text), "other", strict=True)
+    judged = judge(_Landed(text), "other", strict=True)
     assert (judged.name, judged.warnings) == ("pdf", ())
 
 
@@ -44,7 +50,7 @@ def test_a_good_skill_has_its_name_and_no_warnings(text: bytes) -> None:
 def test_a_frontmatter_that_cannot_be_read_is_an_error(text: bytes) -> None:
     """Missing, endless, doubled, hostile or not UTF-8: BadBundle, with the file's name."""
     with pytest.raises(BadBundle, match=r"SKILL\.md"):
-        judge(_skill(text), "x", strict=False)
+        judge(_Landed(text), "x", strict=False)
 
 
 @pytest.mark.parametrize(
@@ -58,35 +64,42 @@ def test_a_frontmatter_that_cannot_be_read_is_an_error(text: bytes) -> None:
 )
 def test_a_broken_rule_of_style_warns_and_is_refused_when_strict(text: bytes) -> None:
     """Real skills break these, so the default is a warning; the name that is installed is legal all the same."""
-    judged = judge(_skill(text), "x", strict=False)
+    judged = judge(_Landed(text), "x", strict=False)
     assert judged.name == "my-skill"
     assert len(judged.warnings) == 1
     with pytest.raises(BadBundle):
-        judge(_skill(text), "x", strict=True)
+        judge(_Landed(text), "x", strict=True)
 
 
 def test_the_url_gives_a_name_when_the_skill_has_none() -> None:
     """Frontmatter first, then the fallback, then an error that says what to do."""
     nameless = b"---\ndescription: d\n---\n"
-    assert judge(_skill(nameless), "pdf_tools-1.4", strict=False).name == "pdf-tools-1-4"
+    assert judge(_Landed(nameless), "pdf_tools-1.4", strict=False).name == "pdf-tools-1-4"
     with pytest.raises(BadBundle, match="'name'"):
-        judge(_skill(nameless), "…", strict=False)
+        judge(_Landed(nameless), "…", strict=False)
 
 
 def test_no_skill_file_is_an_error_that_helps() -> None:
     """A wrong case is named."""
     with pytest.raises(BadBundle, match=r"rename skill\.md"):
-        judge({"skill.md": BundleFile(GOOD, executable=False)}, "x", strict=False)
+        judge(_Landed(None, "skill.md"), "x", strict=False)
 
 
-def test_hostile_paths_and_sizes_are_refused() -> None:
-    """A bundle is checked whatever source it came from."""
-    with pytest.raises(BadArchive):
-        judge(_skill(GOOD, **{"../x": b""}), "x", strict=False)
-    with pytest.raises(BadArchive):
-        judge(_skill(GOOD, **{"skill.MD": b""}), "x", strict=False)
-    with pytest.raises(BadBundle):
-        judge(_skill(GOOD, big=bytes(21 * 1024 * 1024)), "x", strict=False)
+def test_what_was_refused_on_its_way_in_stays_refused() -> None:
+    """With the very error."""
+    landed = _Landed(GOOD)
+    landed.error = LinkInArchive("a link")
+    with pytest.raises(LinkInArchive, match="a link"):
+        judge(landed, "x", strict=False)
+
+
+def test_a_sources_own_warnings_are_passed_on_and_count_when_strict() -> None:
+    """Whoever fetched it may have seen something odd."""
+    landed = _Landed(GOOD)
+    landed.warnings.append("odd")
+    assert judge(landed, "x", strict=False).warnings == ("odd",)
+    with pytest.raises(BadBundle, match="odd"):
+        judge(landed, "x", strict=True)
 
 
 @given(
@@ -96,7 +109,7 @@ def test_hostile_paths_and_sizes_are_refused() -> None:
 def test_any_bytes_are_a_skill_or_a_bad_bundle(raw: bytes) -> None:
     """No frontmatter crashes the judge, and every accepted name is legal."""
     try:
-        judged = judge(_skill(raw), "fallback", strict=False)
+        judged = judge(_Landed(raw), "fallback", strict=False)
     except BadBundle:
         return
     assert is_skill_name(judged.name)

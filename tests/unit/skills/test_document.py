@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skillbus.errors import BadManifest
+from skillbus.skills import document
 from skillbus.skills.document import MAX_TEXT_BYTES, load_document
 
 plain = st.recursive(
@@ -102,6 +104,188 @@ def test_what_is_refused(text: str) -> None:
     """Doubles, anchors, aliases, tags, merge keys, odd keys, depth, length, brokenness: one error, no crash."""
     with pytest.raises(BadManifest):
         load_document(text.encode())
+
+
+CORPUS = [
+    "a: 1",
+    "a:\n  - b\n  - c: d\n",
+    "a: |\n  x\n  y\n",
+    "a: >-\n  x\n  y\nb: 'it''s'",
+    'a: "\\u00e9\\n"',
+    "a: [b, {c: d}]",
+    "{a: b}",
+    "[a, b]",
+    "- - a\n  - b",
+    "a: b # c",
+    "# only",
+    "",
+    "a:",
+    "? a\n: b",
+    "? a",
+    "a: - b",
+    "a: b: c",
+    "a\n b: c",
+    "'a': b",
+    '"a": b',
+    "a:\tb",
+    "\ta: b",
+    "a: b\t",
+    "a: [b\n, c]",
+    "a: [b,\nc\n]",
+    "[a, b: c]",
+    "{a, b: c}",
+    "{a: b, }",
+    "[a, , b]",
+    "a: @b",
+    "a: `b",
+    "a: %b",
+    "%YAML 1.2\n---\na: b",
+    "%FOO\n---\na: b",
+    "--- a",
+    "---\na: b\n...",
+    "a: b\n...\nc",
+    "...",
+    "a: !b c",
+    "a: &b c",
+    "a: *b",
+    "<<: a",
+    "'<<': a",
+    "a: b\n  c",
+    "a: b\n c: d",
+    "a: 'b",
+    'a: "b',
+    'a: "\\q"',
+    "a: |\n\n\n  x",
+    "a: |2\n  x",
+    "a: |9x",
+    "a: {b: c",
+    "a: b}",
+    "a: ]",
+    "é: 日本",
+    "a: 😀",
+    "a: \ufeffb",
+    "\ufeffa: b",
+    "a: \x07",
+    "a: \x85b",
+    "a: \u2028b",
+    "a: \xa0",
+    "a::b",
+    "a:b",
+    "{a:b}",
+    '{"a":b}',
+    "[a:b]",
+    "[?a]",
+    "{? a}",
+    "{?a: b}",
+    "[-]",
+    "[- a]",
+    "-",
+    "- ",
+    "-a",
+    "a: -",
+    "a: ?",
+    "a: ? b",
+    "a: :",
+    ":",
+    ": a",
+    "x" * 1100 + ": a",
+    "[" + "x" * 1100 + ": a]",
+    "a: 1\r\nb: 2\r\n",
+    "a: 1\rb: 2",
+    "a:  \n\n\n b",
+    "a: b\n\n c",
+    "- a\nb: c",
+    "a: b\n- c",
+    "a: #b",
+    "a: b#c",
+    "a: 'b'c",
+    "'a'b: c",
+    "a: |\n x\n  y\n z",
+    "a: |\n  x\n y",
+    "a: >\n  x\n\n  y\n   z\n",
+    "a: |+\n  x\n\n",
+    "a: |-\n  x\n\n",
+    "a: |#",
+    "[?]",
+    "{a?}",
+    "[a:]",
+    "[?,a]",
+    "--- |\n x",
+    "--- - a",
+    "---\n---",
+    "a\n---\nb",
+    "--- #a\n",
+    "a: '\n\n b'",
+    'a: "b\\\n  c"',
+    "a: {b: [c, {d: e}]}",
+    "[[[[]]]]",
+    "{{a: b}: c}",
+    "[a]: b",
+    "{a: b}: c",
+    "- ? a\n  : b",
+    "!!map {a: b}",
+    "&a b: c",
+    "a : b",
+    "a :b",
+    "? |\n  a\n: b",
+]
+"""Small YAML of every kind, good and bad."""
+
+
+def _both(text: str) -> list[Any]:
+    results = []
+    for loader in (yaml.SafeLoader, yaml.CSafeLoader):
+        with mock.patch.object(document, "_FAST", loader):
+            try:
+                results.append(repr(document.load_yaml(text)))
+            except BadManifest:
+                results.append("refused")
+    return results
+
+
+@pytest.mark.parametrize("text", CORPUS)
+def test_both_readers_of_yaml_say_the_same(text: str) -> None:
+    """libyaml where it is there, Python where it is not: a manifest means the same on every machine."""
+    slow, fast = _both(text)
+    assert slow == fast
+
+
+@given(
+    st.text(alphabet=":-[]{}&*!|>'\"%@` \n#,?ab01~<\\.é\t", max_size=40)
+    | st.lists(
+        st.sampled_from(
+            [
+                "a",
+                "b",
+                ": ",
+                ":",
+                "- ",
+                "\n",
+                "  ",
+                "[",
+                "]",
+                "{",
+                "}",
+                ", ",
+                "|",
+                ">",
+                "'",
+                '"',
+                "# ",
+                "? ",
+                "---",
+                "...",
+                "é",
+            ]
+        ),
+        max_size=14,
+    ).map("".join)
+)
+@settings(max_examples=3000)
+def test_both_readers_of_yaml_say_the_same_of_anything(text: str) -> None:
+    """Also of what nobody would write."""
+    slow, fast = _both(text)
+    assert slow == fast
 
 
 def test_a_billion_laughs_ends_at_the_first() -> None:

@@ -7,18 +7,19 @@ import itertools
 from skillbus.skills.lock import Receipt
 from skillbus.skills.manifest import Entry, Held
 from skillbus.skills.plan import Inventory, Kind, Plan, Wanted, plan, without_collisions
-from skillbus.skills.rules import FileFact, tree_digest
+from skillbus.skills.rules import FileFact, source_id, tree_digest
+from tests.unit.skills.receipts import receipt_of
 
-FILES = {digit: {"SKILL.md": FileFact(digit * 64, executable=False)} for digit in "12"}
-OLD, NEW = (tree_digest(FILES[digit]) for digit in "12")
+FILES = {digit: {"SKILL.md": FileFact(digit * 64, executable=False)} for digit in "123"}
+OLD, NEW, THIRD = (tree_digest(FILES[digit]) for digit in "123")
 
 
 def _wanted(name: str = "a", digest: str = OLD, url: str = "https://h/a") -> Wanted:
-    return Wanted(Entry(url, None, "user", None, "m, skills[0]"), name, digest, "")
+    return Wanted(Entry(url, None, "user", None, "m, skills[0]"), name, name, digest, "", "")
 
 
-def _receipt(url: str = "https://h/a") -> Receipt:
-    return Receipt(url, "", OLD, FILES["1"], "")
+def _receipt(url: str = "https://h/a", digit: str = "1", instead_of: str = "") -> Receipt:
+    return receipt_of(FILES[digit], url=url, source_id=source_id(url), own_name="a", instead_of=instead_of)
 
 
 def _planned(wanted: list[Wanted], inventory: Inventory, *, held: Held = Held(), may_remove: bool = True) -> Plan:  # noqa: B008
@@ -41,7 +42,7 @@ def test_each_state_has_its_step() -> None:
         (_wanted(digest=NEW), Inventory(ours, {"a": OLD}), (Kind.UPDATE, True, True)),
         (_wanted(digest=NEW), Inventory(ours, {"a": NEW}), (Kind.KEEP, False, True)),
         (_wanted(url="https://h/moved"), Inventory(ours, {"a": OLD}), (Kind.KEEP, False, True)),
-        (_wanted(url="https://h/a?signed=1"), Inventory(ours, {"a": OLD}), (Kind.KEEP, False, False)),
+        (_wanted(url="https://h/a?signed=1"), Inventory(ours, {"a": OLD}), (Kind.KEEP, False, True)),
     ]
     for wanted, inventory, step in table:
         assert _kinds(_planned([wanted], inventory)) == [step]
@@ -70,7 +71,7 @@ def test_the_first_of_two_with_one_name_wins() -> None:
     one, two = _wanted(url="https://h/1"), _wanted(url="https://h/2")
     kept, dropped = without_collisions([one, two])
     assert kept == [one]
-    assert [entry for entry, _ in dropped] == [two]
+    assert [one for one, _ in dropped] == [two]
     assert "'a' is taken by m, skills[0]" in dropped[0][1]
 
 
@@ -88,5 +89,34 @@ def test_every_plan_carried_out_leaves_nothing_to_plan() -> None:
             assert _kinds(_planned([], Inventory({}, {}))) == []
         else:
             files = FILES["1" if wanted == OLD else "2"]
-            after = Inventory({"a": Receipt("https://h/a", "", str(wanted), files, "")}, {"a": str(wanted)})
+            after = Inventory({"a": _receipt(digit="1" if wanted == OLD else "2")}, {"a": str(wanted)})
+            assert after.receipts["a"].files == files
             assert _kinds(_planned(wants, after)) == [(Kind.KEEP, False, False)]
+
+
+def test_what_was_rolled_back_stays_until_the_manifest_moves_on() -> None:
+    """The lock says OLD instead of NEW. Wanted x disk -> step, and whether it is the kept version that is put back."""
+    ours = {"a": _receipt(instead_of=NEW)}
+    table: list[tuple[str, dict[str, str | None], tuple[Kind, bool, bool], str]] = [
+        (NEW, {"a": OLD}, (Kind.KEEP, False, False), ""),
+        (NEW, {"a": NEW}, (Kind.REPAIR, True, True), OLD),
+        (NEW, {"a": THIRD}, (Kind.REPAIR, True, True), OLD),
+        (NEW, {"a": None}, (Kind.REPAIR, True, True), OLD),
+        (NEW, {}, (Kind.REPAIR, True, True), OLD),
+        (THIRD, {"a": OLD}, (Kind.UPDATE, True, True), ""),
+        (THIRD, {"a": THIRD}, (Kind.KEEP, False, True), ""),
+        (THIRD, {}, (Kind.UPDATE, True, True), ""),
+        (OLD, {"a": OLD}, (Kind.KEEP, False, True), ""),
+        (OLD, {"a": None}, (Kind.REPAIR, True, True), ""),
+        (OLD, {}, (Kind.REPAIR, True, True), ""),
+    ]
+    for digest, disk, step, restores in table:
+        found = _planned([_wanted(digest=digest)], Inventory(ours, disk))
+        assert _kinds(found) == [step], (digest, disk)
+        assert found.steps[0].restores == restores
+
+
+def test_a_rolled_back_skill_that_nobody_wants_goes() -> None:
+    """A rollback holds a version, not the skill: without an entry it is removed like any other."""
+    inventory = Inventory({"a": _receipt(instead_of=NEW)}, {"a": OLD})
+    assert _kinds(_planned([], inventory)) == [(Kind.REMOVE, True, True)]

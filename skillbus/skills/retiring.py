@@ -1,0 +1,70 @@
+"""What went out in changes that stay, put into the history: right behind each batch, or by the next pass.
+
+Its journal lies there under the name ``settled`` until that is done, and as long as it does nothing is swept. So a kill
+or a crash between the judgement and the history costs no version.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from skillbus.errors import DiskRefused
+from skillbus.skills import history, tree
+from skillbus.skills.lock import Lock, read_lock
+from skillbus.skills.root import Root
+from skillbus.skills.rules import tree_digest
+from skillbus.skills.swap import SETTLED, Undo, lines_of
+
+
+def retire_settled(root: Root, go_on: Callable[[], object]) -> list[str]:
+    """Put what went out in changes that stay into the history, if it still is what had been placed.
+
+    Args:
+        go_on: called before each file and step; what it raises ends the work, and the next pass does the rest.
+
+    Returns:
+        A sentence for each version that cannot be kept. It is given up: the next sweep deletes it.
+
+    Raises:
+        DiskRefused: the disk failed.
+    """
+    errors: list[str] = []
+    try:
+        settled = lines_of(root, SETTLED)
+    except (ValueError, RecursionError) as error:
+        settled = []
+        errors.append(f"{root.path}/.skillbus/undo/settled cannot be understood ({error}): old versions are not kept")
+    if settled is None:
+        return []
+    lock = read_lock(root)
+    for undo in settled:
+        go_on()
+        try:
+            _retire(root, undo, lock, go_on)
+        except DiskRefused as error:
+            errors.append(str(error))
+    go_on()
+    with tree.disk_words(f"{root.path}/.skillbus cannot be written"), suppress(FileNotFoundError):
+        os.unlink(SETTLED, dir_fd=root.undo)
+    return errors
+
+
+def _retire(root: Root, undo: Undo, lock: Lock, go_on: Callable[[], object]) -> None:
+    with tree.disk_words(f"the old version of {root.path / undo.name} cannot be read"):
+        folder = _outgoing(root, undo)
+        if folder is None or undo.receipt is None:
+            return
+        facts = tree.scan(folder, undo.slot, go_on)
+    if facts is not None and tree_digest(facts) == undo.receipt.digest:
+        now = lock.receipts.get(undo.name)
+        history.retire(root, undo.name, folder, undo.slot, undo.receipt, "" if now is None else now.digest)
+
+
+def _outgoing(root: Root, undo: Undo) -> int | None:
+    """The open folder in which what was taken away lies under its slot; None if nothing does."""
+    for folder in (root.staging, root.undo):
+        if undo.old is not None and tree.inode(folder, undo.slot) == undo.old:
+            return folder
+    return None

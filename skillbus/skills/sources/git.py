@@ -1,0 +1,375 @@
+"""Any git remote as a source: ``git+https://``, ``git+ssh://``, ``git+file://``, through the git of this machine.
+
+What a branch or tag means now is asked with ls-remote, in the pod's process: a few hundred bytes. In the child one
+commit is fetched, without history, and first without files; then, in one more request, the files of the wanted folders
+alone. A server that cannot do that sends the whole commit.
+
+Files are read as git's objects, by their ids, and not by ``git archive`` or a checkout. So what is written is what was
+committed: no line ends are converted, nothing is substituted or left out, whatever a .gitattributes says; no filter, no
+hook, no LFS, and no file name reaches the disk before landing.py has looked at it.
+
+There are no tree ids to be had without fetching the commit, so every new commit is fetched, and a skill whose digest
+is what it was stays untouched. git's own check of objects (fsck) is left as the operator set it: old repositories fail
+it for reasons that harm nobody, and nothing here relies on what it would find.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from subprocess import DEVNULL, PIPE, Popen
+from typing import TYPE_CHECKING
+
+from skillbus.clock import boottime_s
+from skillbus.errors import BadBundle, HostileName, LinkInArchive, NameNotUtf8, SourceUnavailable, TooBig, TooManyFiles
+from skillbus.skills.rules import MAX_DEPTH, MAX_FILES
+from skillbus.skills.sources import git_process
+from skillbus.skills.sources.git_process import REMOTE, Remote, plain_environment
+from skillbus.skills.sources.pip_url import GitUrl, git_url
+from skillbus.skills.sources.source import Access, Origin, Revision
+
+if TYPE_CHECKING:
+    from skillbus.skills.landing import Landing
+
+RESOLVE_S = 30.0
+FETCH_S = 120.0
+"""Seconds for all requests of one fetch. The parent gives up somewhat later."""
+
+_CHUNK = 256 * 1024
+_TREE_CHUNKS = 16
+"""How much of a folder's list is read: 4 MiB, of which a file takes 30 bytes or more."""
+
+_COMMIT = re.compile(r"[0-9a-fA-F]{40}")
+_UNWILLING = re.compile(rb"not our ref|unadvertised object|couldn't find remote ref|remote ref .* not found", re.I)
+"""How a server says that it does not have, or does not give, what was named."""
+
+
+class GitSource:
+    """``git+https://host/path.git@ref#subdirectory=dir`` and its kin, as pip writes them."""
+
+    general = False
+
+    def accepts(self, url: str, access: Access) -> bool:
+        """Whether it says that it is a git remote."""
+        return url.lower().startswith("git+")
+
+    def origin(self, url: str, access: Access) -> Origin:
+        """The url taken apart.
+
+        Raises:
+            BadManifest: it cannot be used; with what to write instead.
+        """
+        parts = git_url(url)
+        place = f"{parts.shown}@{parts.ref}" if parts.ref else parts.shown
+        fallback = PurePosixPath(parts.subpath or parts.shown).name.removesuffix(".git")
+        return Origin("git", place, url.partition("#")[0], parts.ref, parts.subpath, fallback)
+
+    async def resolve(self, origin: Origin, known: Revision | None, access: Access) -> Revision:
+        """The commit that the ref means now. Cancelled, it has ended every process of its own when it returns.
+
+        Raises:
+            BadManifest: the remote may not be asked.
+            SourceUnavailable: it did not answer, or has no such ref.
+        """
+        if _COMMIT.fullmatch(origin.ref):
+            found = origin.ref.lower()
+        else:
+            url = git_url(origin.url)
+            remote = await git_process.resolved(url, access)
+            names = _names(origin.ref)
+            asked = ["ls-remote", "--exit-code", "--", REMOTE, *names, *(f"{name}^{{}}" for name in names)]
+            _, out = await git_process.ask(remote, asked, RESOLVE_S)
+            found = _chosen(out, names, url)
+        return known if known is not None and known.id == found else Revision(found)
+
+    def trees(
+        self, origin: Origin, revision: Revision, subpaths: Sequence[str], access: Access
+    ) -> Mapping[str, str] | None:
+        """None: see above."""
+        return None
+
+    def fetch(self, origin: Origin, revision: Revision, landings: Mapping[str, Landing], access: Access) -> None:
+        """Fetch one commit's wanted folders, and write their files.
+
+        Raises:
+            SkillbusError: the remote does not give them.
+        """
+        if not landings:
+            return
+        remote = git_process.resolved_in_child(git_url(origin.url), access)
+        until_s = boottime_s() + FETCH_S
+        with _scratch(next(iter(landings.values()))) as folder:
+            clone = _Clone(folder, remote, access.max_archive_bytes, until_s)
+            clone.bring_commit(revision.id, origin.ref)
+            wanted = clone.listed(revision.id, landings)
+            if not clone.bring_files({file.id for files in wanted.values() for file in files}):
+                clone = _Clone(folder, remote, access.max_archive_bytes, until_s, sparing=False)
+                clone.bring_commit(revision.id, origin.ref)
+            clone.write(wanted, landings)
+
+
+SOURCE = GitSource()
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: str
+    id: str
+    executable: bool
+
+
+def _names(ref: str) -> tuple[str, ...]:
+    """What ``ref`` may be called in full, the likeliest first."""
+    if ref in {"", "HEAD"}:
+        return ("HEAD",)
+    return (ref,) if ref.startswith("refs/") else (f"refs/heads/{ref}", f"refs/tags/{ref}")
+
+
+def _chosen(out: bytes, names: Sequence[str], url: GitUrl) -> str:
+    """The commit among ls-remote's lines: a tag's own is that of the line with ``^{}``."""
+    told = {
+        name: commit
+        for commit, _, name in (line.partition("\t") for line in out.decode("utf-8", "replace").splitlines())
+    }
+    for name in names:
+        commit = told.get(f"{name}^{{}}") or told.get(name)
+        if commit is not None and _COMMIT.fullmatch(commit):
+            return commit.lower()
+        if commit is not None:
+            raise SourceUnavailable(f"{url.shown} names no commit that is known here: only SHA-1 repositories are read")
+    if not url.ref:
+        raise SourceUnavailable(f"{url.shown} has no default branch, or no commit yet: name one, as in path.git@main")
+    raise SourceUnavailable(
+        f"{url.shown} has no branch or tag {url.ref!r}: check it (a commit is written with all its 40 digits)"
+    )
+
+
+@contextmanager
+def _scratch(landing: Landing) -> Iterator[str]:
+    """A folder beside the skills that come in, gone afterwards. One that is left behind is swept with the staging."""
+    name = f"{landing.slot}.git"
+    os.mkdir(name, 0o700, dir_fd=landing.folder)
+    try:
+        yield f"{os.readlink(f'/proc/self/fd/{landing.folder}')}/{name}"  # noqa: PTH115 - what it is called, for git
+    finally:
+        shutil.rmtree(name, dir_fd=landing.folder, ignore_errors=True)
+
+
+class _Clone:
+    """A bare repository with one commit in it, and at first not even that commit's files."""
+
+    def __init__(self, folder: str, remote: Remote, max_bytes: int, until_s: float, *, sparing: bool = True) -> None:
+        self._repository = f"{folder}/{'sparing' if sparing else 'whole'}"
+        self._remote = remote
+        self._max_bytes = max_bytes
+        self._sparing = sparing
+        self._until_s = until_s
+        said = git_process.run(
+            remote, self._repository, ["init", "--quiet", "--bare", "--template="], self._look, "/dev/null"
+        )
+        if said is not None:
+            raise remote.failure(said)
+        self._config = Path(self._repository, "config").read_bytes()
+
+    def bring_commit(self, commit: str, ref: str) -> None:
+        """Fetch the commit by its id; from a server that does not give those, by its ref.
+
+        Raises:
+            SourceUnavailable: it is not to be had.
+        """
+        if self._brought(commit):
+            return
+        for name in _names("" if _COMMIT.fullmatch(ref) else ref):
+            if self._brought(name):
+                with self._objects() as objects:
+                    if objects.find(f"{commit}^{{commit}}") is not None:
+                        return
+        shown = self._remote.url.shown
+        if _COMMIT.fullmatch(ref):
+            raise SourceUnavailable(
+                f"{shown} does not give out the commit {commit}: check it, or name a branch or a tag"
+            )
+        raise SourceUnavailable(f"{shown} changed while it was fetched: it will be tried again")
+
+    def listed(self, commit: str, landings: Mapping[str, Landing]) -> dict[str, list[_File]]:
+        """The files of each wanted folder. A folder that cannot be taken is refused, and left out."""
+        found: dict[str, list[_File]] = {}
+        with self._objects() as objects:
+            for subpath, landing in landings.items():
+                top = objects.find(f"{commit}:{subpath}")
+                try:
+                    if top is None or top[1] != "tree":
+                        raise BadBundle(
+                            f"there is no folder {subpath!r} in it at {commit[:12]}: check the subdirectory"
+                        )
+                    found[subpath] = list(objects.files(top[0]))
+                except (BadBundle, HostileName, LinkInArchive, TooManyFiles) as error:
+                    landing.refuse(error)
+        return found
+
+    def bring_files(self, ids: set[str]) -> bool:
+        """Fetch the files of these ids, as far as they did not come with the commit. False if the server will not."""
+        missing = ids - self._present(ids)
+        if not missing:
+            return True
+        names = f"{self._repository}/wanted"
+        Path(names).write_text("".join(f"{one}\n" for one in sorted(missing)), encoding="ascii")
+        return self._brought("--stdin", stdin=names)
+
+    def write(self, wanted: Mapping[str, list[_File]], landings: Mapping[str, Landing]) -> None:
+        """Write the files."""
+        with self._objects() as objects:
+            for subpath, files in wanted.items():
+                landing = landings[subpath]
+                for file in files:
+                    if landing.error is not None:
+                        break
+                    content = objects.content(file.id)
+                    landing.write(file.path, content, executable=file.executable)
+                    for _ in content:  # what the landing did not want any more: the next answer begins behind it
+                        pass
+
+    def _present(self, ids: set[str]) -> set[str]:
+        command = self._plain("cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectname)")
+        with Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, cwd="/", env=plain_environment()) as process:
+            assert process.stdout is not None  # noqa: S101 - started with a pipe
+            return {one for line in process.stdout if (one := line.strip().decode()) in ids}
+
+    def _brought(self, name: str, stdin: str = "/dev/null") -> bool:
+        """Fetch what is called ``name``. False if the server does not have it, or does not give it."""
+        plain = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head"]
+        if name == "--stdin":
+            how, names = ["-c", "fetch.negotiationAlgorithm=noop", *plain, "--filter=blob:none", name], []
+        else:
+            how, names = [*plain, "--depth=1", *(["--filter=blob:none"] if self._sparing else [])], [name]
+        said = git_process.run(self._remote, self._repository, [*how, "--", REMOTE, *names], self._look, stdin)
+        # It noted that what is missing may be had from the remote. Nothing but a fetch is to speak to that.
+        Path(self._repository, "config").write_bytes(self._config)
+        if said is None:
+            self._look()
+            return True
+        if _UNWILLING.search(said):
+            return False
+        raise self._remote.failure(said)
+
+    def _look(self) -> None:
+        """Whether a fetch may go on."""
+        shown = self._remote.url.shown
+        if boottime_s() > self._until_s:
+            raise SourceUnavailable(f"{shown} took longer than {FETCH_S:g} s: it will be tried again")
+        if self._max_bytes and self._weight() > self._max_bytes:
+            mib = self._max_bytes // 1024 // 1024
+            raise TooBig(f"{shown} weighs more than {mib} MiB (SKILLBUS_SKILLS_MAX_ARCHIVE_MB)")
+
+    def _weight(self) -> int:
+        try:
+            with os.scandir(f"{self._repository}/objects/pack") as packs:
+                return sum(pack.stat().st_size for pack in packs)
+        except OSError:
+            return 0
+
+    def _plain(self, *arguments: str) -> list[str]:
+        return ["git", f"--git-dir={self._repository}", *arguments]
+
+    @contextmanager
+    def _objects(self) -> Iterator[_Objects]:
+        command = self._plain("cat-file", "--batch")
+        with Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, cwd="/", env=plain_environment()) as process:
+            try:
+                yield _Objects(process)
+            finally:
+                process.kill()  # it may be in the middle of a file that nobody wants any more
+
+
+class _Objects:
+    """The repository's objects, through ``git cat-file --batch``: one at a time, each read to its end."""
+
+    def __init__(self, process: Popen[bytes]) -> None:
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - started with pipes
+        self._questions = process.stdin
+        self._answers = process.stdout
+
+    def find(self, name: str) -> tuple[str, str] | None:
+        """The id and the kind of what is called ``name``; None if it is not there."""
+        found = self._asked(name)
+        if found is None:
+            return None
+        for _ in self._body(found[2]):
+            pass
+        return found[:2]
+
+    def files(self, tree: str) -> Iterator[_File]:
+        """Every file under a tree.
+
+        Raises:
+            BadBundle, HostileName, LinkInArchive, TooManyFiles: one that no skill may have.
+        """
+        count, todo = 0, [("", tree)]
+        while todo:
+            prefix, tree = todo.pop()
+            for mode, path, one in self._entries(prefix, tree):
+                count += 1
+                if count > 2 * MAX_FILES or path.count("/") > MAX_DEPTH:
+                    raise TooManyFiles(
+                        f"it has more than {2 * MAX_FILES} files and folders, or more than {MAX_DEPTH} deep"
+                    )
+                if mode == "120000":
+                    raise LinkInArchive(f"{path!r} is a link: only files and folders are taken")
+                if mode == "160000":
+                    raise BadBundle(f"{path!r} is a submodule, which is not fetched: list its own repository instead")
+                if mode.startswith("04") or mode.startswith("4"):
+                    todo.append((f"{path}/", one))
+                else:
+                    yield _File(path, one, mode == "100755")
+
+    def _entries(self, prefix: str, tree: str) -> Iterator[tuple[str, str, str]]:
+        """(mode, path, id) for each line of a tree object: ``mode SP name NUL id``, the id in 20 bytes."""
+        asked = self._asked(tree)
+        if asked is None:
+            raise BadBundle(f"{prefix or 'its top'} is a folder that the repository lacks")
+        data = b"".join(chunk for at, chunk in enumerate(self._body(asked[2])) if at < _TREE_CHUNKS)
+        at = 0
+        while at < len(data):
+            end = data.find(b"\0", at)
+            if end < 0 or end + 21 > len(data):
+                raise TooManyFiles(f"{prefix or 'its top'} is too big a folder, or a damaged one")
+            mode, _, name = data[at:end].partition(b" ")
+            try:
+                yield mode.decode(), prefix + name.decode(), data[end + 1 : end + 21].hex()
+            except UnicodeDecodeError:
+                raise NameNotUtf8(f"a name in {prefix or 'its top'} is not UTF-8") from None
+            at = end + 21
+
+    def content(self, file: str) -> Iterator[bytes]:
+        """A file's bytes. All of them have to be read before the next question."""
+        asked = self._asked(file)
+        if asked is None:
+            raise SourceUnavailable("git did not keep what it fetched: it will be tried again")
+        yield from self._body(asked[2])
+
+    def _asked(self, name: str) -> tuple[str, str, int] | None:
+        try:
+            self._questions.write(name.encode() + b"\n")
+            self._questions.flush()
+        except OSError:
+            raise SourceUnavailable("git ended while it was asked: it will be tried again") from None
+        words = self._answers.readline(4096).split()
+        if len(words) == 3 and words[2].isdigit():
+            return words[0].decode(), words[1].decode(), int(words[2])
+        if not words:
+            raise SourceUnavailable("git ended while it was asked: it will be tried again")
+        return None
+
+    def _body(self, size: int) -> Iterator[bytes]:
+        while size:
+            chunk = self._answers.read(min(size, _CHUNK))
+            if not chunk:
+                raise SourceUnavailable("git ended in the middle of a file: it will be tried again")
+            size -= len(chunk)
+            yield chunk
+        self._answers.read(1)  # the line's end behind each object

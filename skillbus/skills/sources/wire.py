@@ -1,0 +1,173 @@
+"""One connection for one request: to an address that was checked, with limits on silence and on the whole.
+
+http.client speaks over it, and is told nothing of names, ports or redirects. Nothing here decides where to go
+(route.py) or what an answer means (web.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from skillbus.clock import boottime_s
+from skillbus.errors import SourceUnavailable
+from skillbus.skills.sources.route import Place, Trust
+
+if TYPE_CHECKING:
+    import ssl
+    from http.client import HTTPResponse
+
+CONNECT_S = 10.0
+"""Seconds until an address counts as dead."""
+
+SILENCE_S = 20.0
+"""Seconds a server may say nothing."""
+
+_MAX_TUNNEL_BYTES = 16 * 1024
+
+
+class Wire:
+    """A connected socket. Any thread may ``abort`` it, which ends at once whatever another does with it."""
+
+    def __init__(self, connected: socket.socket, until_s: float) -> None:
+        """Args: ``until_s``: when the whole must be over, by ``boottime_s``."""
+        self._socket = connected
+        self._until_s = until_s
+        # TLS replaces the socket, and a shutdown acts on what is behind all descriptors: so this one is always right.
+        self._stop = connected.dup()
+
+    def abort(self) -> None:
+        """End it: a read or write that waits returns at once."""
+        with suppress(OSError):
+            self._stop.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """Give the descriptors back. Only when no thread uses it any more."""
+        self._socket.close()
+        self._stop.close()
+
+    def tunnel(self, place: Place, authorization: str) -> None:
+        """Have a proxy connect us to ``place``.
+
+        Raises:
+            OSError: it does not.
+        """
+        host = f"[{place.host}]" if ":" in place.host else place.host
+        lines = [f"CONNECT {host}:{place.port} HTTP/1.1", f"Host: {host}:{place.port}", authorization]
+        self.sendall(("\r\n".join(line for line in lines if line) + "\r\n\r\n").encode())
+        said = b""
+        while b"\r\n\r\n" not in said:
+            self._wait_at_most()
+            more = self._socket.recv(1)  # Not a byte further: what follows belongs to TLS.
+            said += more
+            if not more or len(said) > _MAX_TUNNEL_BYTES:
+                raise ConnectionError("the proxy broke off")
+        words = said.split(b" ", 2)
+        if len(words) < 2 or words[1] != b"200":
+            raise ConnectionRefusedError("the proxy refused")
+
+    def secure(self, context: ssl.SSLContext, host: str) -> None:
+        """Speak TLS, and see that it is ``host``.
+
+        Raises:
+            OSError: it is not; ``ssl.SSLError`` is one.
+        """
+        self._wait_at_most()
+        self._socket = context.wrap_socket(self._socket, server_hostname=host)
+
+    def ask(self, target: str, headers: Mapping[str, str]) -> HTTPResponse:
+        """Send a GET and read the answer's headers.
+
+        Raises:
+            OSError, http.client.HTTPException: no sound answer.
+        """
+        from http.client import HTTPConnection
+
+        connection = HTTPConnection("unused.invalid")
+        connection.sock = self
+        connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        return connection.getresponse()
+
+    # ---- what http.client needs of a socket ------------------------------------------------------------------------
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of it."""
+        self._wait_at_most()
+        self._socket.sendall(data)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """The incoming side."""
+        assert mode == "rb"  # noqa: S101 - http.client's only wish
+        return io.BufferedReader(_Incoming(self))
+
+    def close(self) -> None:
+        """Nothing: http.client closes its connection while the answer is still read."""
+
+    def receive(self, into: Any) -> int:
+        """Bytes as they come in, at most as many as fit; 0 at the end."""
+        self._wait_at_most()
+        return self._socket.recv_into(into)
+
+    def _wait_at_most(self) -> None:
+        left_s = self._until_s - boottime_s()
+        if left_s <= 0:
+            raise TimeoutError("the time for the whole is over")
+        self._socket.settimeout(min(SILENCE_S, left_s))
+
+
+class _Incoming(io.RawIOBase):
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        return self._wire.receive(into)
+
+
+def proxy_for(place: Place, trust: Trust) -> tuple[str, int, str] | None:
+    """The proxy of the environment for ``place``: its host, port, and header line with a password, if it has one.
+
+    ``HTTPS_PROXY``, less ``NO_PROXY``, in either case. A host in ``local_hosts`` is reached without:
+    so plain http never goes through one.
+
+    Raises:
+        SourceUnavailable: what is set there is no http proxy.
+    """
+    if place.scheme != "https" or place.is_local(trust):
+        return None
+    names = ("https_proxy", "HTTPS_PROXY")
+    name = next((name for name in names if os.environ.get(name)), "")
+    if not name:
+        return None
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # undocumented, and old
+
+    if proxy_bypass_environment(place.authority):
+        return None
+    value = os.environ[name]
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        host, port = None, 0
+    if not host or parts.scheme != "http":
+        raise SourceUnavailable(f"{name} names no proxy that can be used: write it as http://host:port")
+    if parts.username is None:
+        return host, port, ""
+    secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+    return host, port, f"Proxy-Authorization: Basic {base64.b64encode(secret).decode()}"
+
+
+def import_client() -> None:
+    """Import what the first request would: for who has a moment to spare now and none then."""
+    import http.client  # noqa: F401
