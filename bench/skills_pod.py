@@ -1,13 +1,32 @@
-"""A pod with the built-in skills reconciler, embedded; says ``ready`` after its first pass."""
+"""A pod with the built-in skills reconciler, embedded. It makes a pass for each line on stdin, and tells of each.
+
+One line of JSON per pass: what it came to, the seconds it took, and by how many MiB pod and child together were bigger
+in it than the idle pod was (the child's own peak is that of all children so far, so it is an upper bound). When it is
+stopped, a line with the boot-time instant at which it was quiet; when it first holds, for its fleet is not armed yet, a
+line that says so: that is the idle pod.
+"""
 
 from __future__ import annotations
 
+import json
+import resource
 import sys
-import threading
 from pathlib import Path
+from typing import Any
 
+from skillbus.clock import boottime_s
+from skillbus.core.latch import State
 from skillbus.settings import Settings
 from skillbus.wiring import skills_pod
+
+
+def _status_mib(word: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{word}:")) / 1024
+
+
+def _say(**fields: Any) -> None:
+    print(json.dumps(fields), flush=True)
 
 
 def main(url: str, folder: str, manifest: str, target: str) -> None:
@@ -17,13 +36,42 @@ def main(url: str, folder: str, manifest: str, target: str) -> None:
         fleet="bench",
         pod_id="skills",
         state_dir=folder,
+        every_s=86400,
+        spread_s=0,
         skills_manifest=(manifest,),
         skills_targets=(target,),
     )
     pod = skills_pod(settings)
-    pod.on_pass(lambda ended: print("ready" if ended.outcome == "ok" else ended, flush=True))
+    idle_mib = [0.0]
+
+    def passed(ended: Any) -> None:
+        last = pod.last_pass
+        child_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        _say(
+            event="pass",
+            outcome=ended.outcome,
+            counts=dict(ended.result.counts),
+            errors=list(ended.result.errors)[:3],
+            reverted=len(ended.result.reverted),
+            took_s=last.took_s if last else 0.0,
+            grown_mib=_status_mib("VmHWM") - idle_mib[0] + child_mib,
+        )
+        idle_mib[0] = _status_mib("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+
+    def changed(standing: Any) -> None:
+        if standing.state is State.HOLDING and not idle_mib[0]:
+            idle_mib[0] = _status_mib("VmRSS")
+            _say(event="idle")
+        if standing.state is State.STOPPED and standing.quiet:
+            _say(event="quiet", at_s=boottime_s())
+
+    pod.on_pass(passed)
+    pod.on_change(changed)
     pod.start()
-    threading.Event().wait()
+    for _ in sys.stdin:
+        _say(event="asked", at_s=boottime_s())
+        pod.reconcile_now()
 
 
 if __name__ == "__main__":
