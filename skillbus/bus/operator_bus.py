@@ -14,6 +14,7 @@ from typing import Any
 
 from redis import exceptions as wire
 
+from skillbus.bus.audit_streams import AUDIT_LIMIT, PAGE_COUNT, AuditRow, AuditStreams, rows_of
 from skillbus.bus.connect import Client, Endpoint, error_of, translated
 from skillbus.bus.redis_bus import demand_master, queue_reads, reading_of
 from skillbus.bus.subscription import RedisSubscription
@@ -22,19 +23,13 @@ from skillbus.core.latch import ScopeReading
 from skillbus.core.orders import RECORD_LIMIT, KillRecord
 from skillbus.core.ports import Reading
 from skillbus.core.scope import NAME, Fleet, Scope
+from skillbus.core.skillset import SET_BYTES_LIMIT
 from skillbus.errors import BusNotReady, SkillbusError
 
-AUDIT_LIMIT = 100_000
-"""Entries that an audit stream keeps, about (docs/protocol.md §1)."""
-
 _CHUNK = 500
-_TAIL = 1000
 
 _RESET_TRIES = 5
 """Times to try a reset anew because the record, the epoch or the audit moved under it."""
-
-AuditTail = list[tuple[int, dict[str, str]]]
-"""``(server time in ms, entry)``, the newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +37,7 @@ class OrderAnswers:
     """What became of each part of a kill, by itself (docs/protocol.md §2). An error is the server's word on that part.
 
     Attributes:
-        server_ms: the server's clock when it took the order.
+        server_ms: the server's clock when it took the order; 0: it did not tell.
         recorded: True if our record was written, False if one was there.
         receivers: what PUBLISH printed. Never an acknowledgement: a deaf listener counts in it too.
     """
@@ -58,6 +53,7 @@ class OperatorBus:
 
     Attributes:
         unanswered: whether an order was sent whose answer never came: it may be stored, or not.
+        streams: the audit, to be read.
     """
 
     def __init__(self, fleet: Fleet, endpoint: Endpoint) -> None:
@@ -65,6 +61,7 @@ class OperatorBus:
         self.endpoint = endpoint
         self.unanswered = False
         self._client: Client = endpoint.client("skillbus-operator")
+        self.streams = AuditStreams(fleet, endpoint, self._client)
         self._wrote_through: Any = None
 
     async def __aenter__(self) -> OperatorBus:
@@ -101,22 +98,38 @@ class OperatorBus:
                 pipe.time()
                 pipe.setnx(scope.killed_key, record.to_bytes())
                 pipe.publish(scope.kill_channel, payload)
-                pipe.xadd(self.fleet.audit_key, dict(audit), maxlen=AUDIT_LIMIT, approximate=True)
+                pipe.xadd(self.streams.own, self.streams.signed(audit), maxlen=AUDIT_LIMIT, approximate=True)
                 try:
                     time, recorded, receivers, audited = await pipe.execute(raise_on_error=False)
                 except BaseException:
                     self.unanswered = True
                     raise
-        server_ms = 0 if isinstance(time, Exception) else time[0] * 1000 + time[1] // 1000
+        told = await self._audited(audited, audit)
         return OrderAnswers(
-            server_ms=server_ms,
+            server_ms=_time_ms(time, told),
             recorded=self._or_error(recorded, bool),
             receivers=self._or_error(receivers, int),
-            audited=self._or_error(audited, lambda x: x.decode()),
+            audited=told,
         )
+
+    async def _audited(self, answer: Any, entry: Mapping[str, str]) -> str | SkillbusError:
+        """The entry's id. A bot's order that control's stream refused goes into its own. Never raises."""
+        try:
+            if isinstance(answer, wire.NoPermissionError) and self.streams.turn_to_bot():
+                return await self.streams.write(entry)
+        except SkillbusError as error:
+            return error
+        return error_of(answer, self.endpoint) if isinstance(answer, Exception) else _text(answer)
 
     def _or_error(self, answer: Any, read: Any) -> Any:
         return error_of(answer, self.endpoint) if isinstance(answer, Exception) else read(answer)
+
+    async def connected_replicas(self) -> int:
+        """How many replicas are there, whatever they hold (ROLE)."""
+        with translated(self.endpoint):
+            role = await self._client.execute_command("ROLE")
+        demand_master(role, self.endpoint)
+        return len(role[2]) if len(role) > 2 else 0
 
     async def replicas(self, wanted_count: int, timeout_s: float) -> int:
         """How many replicas hold the order given before (WAIT). May answer fewer than ``wanted_count``.
@@ -124,14 +137,49 @@ class OperatorBus:
         Raises:
             BusNotReady: its connection is gone. On one that wrote nothing, WAIT counts every replica there is.
         """
-        timeout_ms = max(1, int(min(timeout_s, self.endpoint.timeout_s * 0.8) * 1000))
+        with translated(self.endpoint):
+            return int(await self._asked_where_written("WAIT", wanted_count, self._patience_ms(timeout_s)))
+
+    async def fsynced(self, wanted_count: int, timeout_s: float) -> tuple[bool | None, int] | None:
+        """WAITAOF: whether the order is on the master's disk (None: it keeps no AOF), and on how many replicas' disks.
+
+        None: cannot be asked, for the server knows no WAITAOF (before 7.2) or these credentials may not.
+
+        Raises:
+            BusNotReady: its connection is gone.
+        """
+        for here_count in (1, 0):  # Without an AOF of its own, a master can only be asked for others'.
+            words = ("WAITAOF", here_count, wanted_count, self._patience_ms(timeout_s))
+            try:
+                here, there = await self._asked_where_written(*words)
+            except wire.NoPermissionError:
+                return None
+            except wire.ResponseError as error:
+                if "unknown command" in str(error).lower():
+                    return None
+                if not here_count:
+                    raise error_of(error, self.endpoint) from error
+                continue
+            return (bool(here) if here_count else None), int(there)
+        return None
+
+    def _patience_ms(self, timeout_s: float) -> int:
+        return max(1, int(min(timeout_s, self.endpoint.timeout_s * 0.8) * 1000))
+
+    async def _asked_where_written(self, *words: str | int) -> Any:
+        """The answer of the connection that wrote the order. A refusal by the server is raised as it came."""
         with translated(self.endpoint):
             sockets = [await self._socket()]
-            count = int(await self._client.wait(wanted_count, timeout_ms))
+            try:
+                answer = await self._client.execute_command(*words)
+            except wire.ResponseError as error:
+                answer = error
             sockets.append(await self._socket())
         if any(one is not self._wrote_through for one in sockets):
             raise BusNotReady("the connection that wrote the order is gone: how many replicas hold it is not known")
-        return count
+        if isinstance(answer, wire.ResponseError):
+            raise answer
+        return answer
 
     async def _socket(self) -> Any:
         """What the one connection speaks through: another object after the client has connected anew."""
@@ -167,29 +215,53 @@ class OperatorBus:
             found |= {pod_id: _evidence(raw) for pod_id, raw in zip(chunk, hashes, strict=True)}
         return server_ms, found
 
+    async def skill_sets(self, digests: Sequence[str]) -> list[bytes | None]:
+        """What each of these digests of sets stands for, as it lies there; None: nothing that could be one.
+
+        Not believed yet (core/skillset.py). At most ``SET_BYTES_LIMIT`` of each is read, and one more, so that what is
+        longer cannot be taken for whole; so it is ``GETRANGE``, where ``MGET`` would read whatever somebody put there.
+        """
+        with translated(self.endpoint):
+            async with self._client.pipeline(transaction=False) as pipe:
+                for digest in digests:
+                    pipe.getrange(self.fleet.skills_key(digest), 0, SET_BYTES_LIMIT)
+                answers = await pipe.execute(raise_on_error=False)
+        denied = next((answer for answer in answers if isinstance(answer, wire.NoPermissionError)), None)
+        if denied is not None:
+            raise error_of(denied, self.endpoint)
+        return [answer or None if isinstance(answer, bytes) else None for answer in answers]
+
     async def reset(
-        self, scope: Scope, entry: Mapping[str, str], approve: Callable[[ScopeReading, AuditTail], None]
+        self,
+        scope: Scope,
+        entry: Mapping[str, str],
+        known: Mapping[str, str],
+        approve: Callable[[ScopeReading, list[AuditRow]], None],
     ) -> int:
         """Move the epoch, delete the record and audit ``entry`` with the new epoch, atomically; the new epoch.
 
-        ``WATCH killed, epoch, audit; MULTI; XADD audit; SET epoch max(epoch + 1, TIME in ms); DEL killed; EXEC``
+        ``WATCH killed, epoch, audit…; MULTI; XADD audit; SET epoch max(epoch + 1, TIME in ms); DEL killed; EXEC``
         (docs/protocol.md §4).
 
         Args:
-            approve: given what was read under the WATCH. What it raises ends the reset.
+            known: the last entry of each audit stream that the caller has read.
+            approve: given what was read under the WATCH, and what was audited since. What it raises ends the reset.
 
         Raises:
             BusNotReady: somebody wrote meanwhile, each time. Nothing was done.
         """
-        with translated(self.endpoint):
-            for _ in range(_RESET_TRIES):
+        for _ in range(_RESET_TRIES):
+            keys = await self.streams.keys()
+            with translated(self.endpoint):
                 async with self._client.pipeline(transaction=True) as pipe:
                     await pipe.watch(scope.killed_key, scope.epoch_key, self.fleet.audit_key)
+                    with suppress(wire.NoPermissionError):  # Then what bots write in this instant is not seen.
+                        await pipe.watch(*keys)
                     reading = await self._read_watched(pipe, scope)
-                    approve(reading.scopes[scope], _tail(await pipe.xrevrange(self.fleet.audit_key, count=_TAIL)))
+                    approve(reading.scopes[scope], [row for key in keys for row in await _since(pipe, key, known)])
                     epoch = max((reading.scopes[scope].epoch or 0) + 1, reading.server_ms)
                     pipe.multi()
-                    told = {**entry, "epoch": str(epoch)}
+                    told = self.streams.signed({**entry, "epoch": str(epoch)})
                     pipe.xadd(self.fleet.audit_key, told, maxlen=AUDIT_LIMIT, approximate=True)
                     pipe.set(scope.epoch_key, epoch)
                     pipe.delete(scope.killed_key)
@@ -208,9 +280,19 @@ class OperatorBus:
         return reading_of([scope], [*answers, value], self.endpoint)
 
     async def tidy_roster(self, silent_since_ms: int) -> int:
-        """Remove from the roster whoever has been silent since then; how many (docs/protocol.md §1)."""
+        """Remove from the roster whoever has been silent since then and left no hash; how many (docs/protocol.md §1).
+
+        The hash decides, for anybody who may write the roster can give another pod an old score there.
+        """
+        key = self.fleet.roster_key
         with translated(self.endpoint):
-            return int(await self._client.zremrangebyscore(self.fleet.roster_key, "-inf", silent_since_ms))
+            silent = await self._client.zrangebyscore(key, "-inf", silent_since_ms)
+            async with self._client.pipeline(transaction=False) as pipe:
+                for pod_id in silent:
+                    pipe.exists(self.fleet.pod_key(_text(pod_id)))
+                there = await pipe.execute(raise_on_error=False)
+            gone = [pod_id for pod_id, found in zip(silent, there, strict=True) if found == 0]
+            return int(await self._client.zrem(key, *gone)) if gone else 0
 
     async def arm(self) -> bool:
         """``SETNX epoch 0``, never more. Whether this call armed the fleet."""
@@ -222,16 +304,27 @@ class OperatorBus:
         with translated(self.endpoint):
             return int(await self._client.publish(channel, json.dumps(dict(fields), ensure_ascii=False)))
 
-    async def audit(self, entry: Mapping[str, str]) -> str:
-        """Add an entry to the audit stream; its id."""
-        with translated(self.endpoint):
-            raw = await self._client.xadd(self.fleet.audit_key, dict(entry), maxlen=AUDIT_LIMIT, approximate=True)
-        return str(raw.decode())
+    async def drill(self, payload: bytes) -> tuple[int, int, int | None, int | None]:
+        """Publish a drill: ``(server time in ms, who it was handed to, who hears drills, who hears the fleet's kill)``.
 
-    async def audit_tail(self) -> AuditTail:
-        """The youngest entries of the audit stream, the newest first."""
+        Connections, not pods. The last two by PUBSUB NUMSUB; None where these credentials may not ask.
+        """
+        channels = (self.fleet.drill_channel, self.fleet.scope.kill_channel)
         with translated(self.endpoint):
-            return _tail(await self._client.xrevrange(self.fleet.audit_key, count=_TAIL))
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.time()
+                pipe.publish(channels[0], payload)
+                pipe.execute_command("PUBSUB", "NUMSUB", *channels)
+                time, receivers, numsub = await pipe.execute(raise_on_error=False)
+        for answer in (time, receivers):
+            if isinstance(answer, Exception):
+                raise error_of(answer, self.endpoint)
+        counts = dict(_pairs(numsub))
+        return _time_ms(time, None), int(receivers), counts.get(channels[0]), counts.get(channels[1])
+
+    async def audit(self, entry: Mapping[str, str]) -> str:
+        """Add an entry to the audit, with where it comes from; its id. A bot writes a stream of its own."""
+        return await self.streams.write(entry)
 
     async def killed_scopes(self) -> list[Scope]:
         """Every scope of the fleet that has a record, also a group or pod that nobody knows (SCAN)."""
@@ -261,8 +354,29 @@ class OperatorBus:
         ]
 
 
-def _tail(rows: Any) -> AuditTail:
-    return [(int(i.split(b"-")[0]), {_text(k): _text(v) for k, v in fields.items()}) for i, fields in rows]
+async def _since(pipe: Any, key: str, known: Mapping[str, str]) -> list[AuditRow]:
+    """What was added to a stream since the entry that is known of it."""
+    found: list[AuditRow] = []
+    last = known.get(key, "")
+    while page := rows_of(await pipe.xrange(key, min=f"({last}" if last else "-", max="+", count=PAGE_COUNT)):
+        found += page
+        last = page[-1].id
+    return found
+
+
+def _time_ms(time: Any, audited: object) -> int:
+    """The server's clock in ms: as it told it, or as it stamped the entry; 0: neither."""
+    if not isinstance(time, Exception):
+        return int(time[0]) * 1000 + int(time[1]) // 1000
+    return int(audited.partition("-")[0]) if isinstance(audited, str) else 0
+
+
+def _pairs(numsub: Any) -> list[tuple[str, int]]:
+    """PUBSUB NUMSUB's answer, flat as the server gives it or in pairs as the client does; none if it was an error."""
+    if not isinstance(numsub, list):
+        return []
+    flat = [word for one in numsub for word in (one if isinstance(one, list | tuple) else (one,))]
+    return [(_text(name), int(count)) for name, count in zip(flat[::2], flat[1::2], strict=False)]
 
 
 def _text(raw: Any) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skillbus.cli.console import stderr, stdout
+from skillbus.cli.bar import Bar
+from skillbus.cli.console import stdout
 from skillbus.cli.options import (
     ByOption,
     FleetOption,
@@ -20,15 +22,30 @@ from skillbus.cli.options import (
     whoami,
     words,
 )
-from skillbus.output import ERROR, OK, UNKNOWN, UNPROVED, Output, fail, print_json, run_async, say, spoken
+from skillbus.cli.proof import proof_fields, show_proof
+from skillbus.output import (
+    ERROR,
+    INTERRUPTED,
+    OK,
+    UNKNOWN,
+    UNPROVED,
+    Output,
+    fail,
+    print_json,
+    run_async,
+    say,
+    spoken,
+)
 
 if TYPE_CHECKING:
-    from skillbus.control.kill import KillReport
+    from skillbus.control.kill import Kill, KillReport
+    from skillbus.core.audit import Told
     from skillbus.core.certificate import Certificate
     from skillbus.core.scope import Scope
     from skillbus.settings import Settings
 
-_ROWS = 60
+_EXPECT_LIMIT = 4 * 1024 * 1024
+"""Bytes of a list of pods: a hundred thousand names."""
 
 
 def kill(
@@ -41,6 +58,10 @@ def kill(
     timeout: Annotated[str, typer.Option("--timeout", help="How long to try, and then to wait.")] = "30s",
     replicas: Annotated[
         int | None, typer.Option("--replicas", min=0, help="Fail unless so many replicas hold it.")
+    ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option("--expect", metavar="FILE", help="Pods that must be there, one id a line; - for stdin."),
     ] = None,
     until_recorded: Annotated[bool, typer.Option("--until-recorded", help="Keep trying until it is recorded.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say whom it would stop, and stop nobody.")] = False,
@@ -58,8 +79,36 @@ def kill(
         if dry_run:
             run_async(_preview(settings, scope, output))
             return
-        given = {"replicas": replicas, "wait": wait, "until_recorded": until_recorded}
+        given: dict[str, Any] = {"replicas": replicas, "wait": wait, "until_recorded": until_recorded}
+        given["expect"] = _expected(expect, wait=wait)
         raise SystemExit(_give(settings, scope, order, timeout_s_of(timeout), given, output))
+
+
+def _expected(source: str | None, *, wait: bool) -> frozenset[str]:
+    """The pods that ``--expect`` names. A list that cannot be used must not be found out behind the order."""
+    import sys
+    from pathlib import Path
+
+    from skillbus.core.expect import pods_expected
+    from skillbus.errors import BadSettings
+
+    if source is None:
+        return frozenset()
+    if not wait:
+        raise BadSettings("--expect is about the proof, and --no-wait asks for none: leave one of them out")
+    where = "--expect: standard input" if source == "-" else f"--expect {source}"
+    try:
+        if source == "-":
+            raw = sys.stdin.buffer.read(_EXPECT_LIMIT + 1)
+        else:
+            with Path(source).open("rb") as file:
+                raw = file.read(_EXPECT_LIMIT + 1)
+        text = raw.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{where} cannot be read: {error}") from None
+    if len(raw) > _EXPECT_LIMIT:
+        raise BadSettings(f"{where} is larger than {_EXPECT_LIMIT // 1024 // 1024} MiB: is that a list of pods?")
+    return pods_expected(text, where)
 
 
 async def _preview(settings: Settings, scope: Scope, output: Output) -> None:
@@ -79,11 +128,15 @@ async def _preview(settings: Settings, scope: Scope, output: Output) -> None:
 
 
 def _give(settings: Settings, scope: Scope, order: Any, timeout_s: float, given: dict[str, Any], output: Output) -> int:
+    import asyncio
+
     from skillbus.control.kill import OrderUnconfirmed
     from skillbus.errors import RetryLater
 
     try:
         report = run_async(_run(settings, scope, order, timeout_s, given))
+    except asyncio.CancelledError:
+        fail("kill", output, "interrupted before an answer came: the order may be stored: skillbus status", INTERRUPTED)
     except OrderUnconfirmed as error:
         text = f"{error} — the order is NOT confirmed as stored, though it was sent: give it again, or skillbus status"
         fail("kill", output, text, UNKNOWN)
@@ -99,49 +152,45 @@ async def _run(settings: Settings, scope: Scope, order: Any, timeout_s: float, g
     from skillbus.control.kill import Kill
     from skillbus.wiring import operator_bus
 
-    progress = _Progress()
+    bar = Bar("stopping")
+
+    def show(certificate: Certificate) -> None:
+        bar.show(len(certificate.lines), [line.pod_id for line in certificate.unconfirmed])
+
     async with operator_bus(settings) as bus:
+        one = Kill(bus, scope, order, timeout_s, on_progress=show, **given)
+        _let_go_on_interrupt(one)
         try:
-            return await Kill(bus, scope, order, timeout_s, on_progress=progress.show, **given).give()
+            return await one.give()
         finally:
-            progress.close()
+            bar.close()
 
 
-class _Progress:
-    """A bar of acknowledgements on stderr, naming who is missing; nothing where there is no terminal."""
+def _let_go_on_interrupt(one: Kill) -> None:
+    """Ctrl-C ends the waiting, not the telling; before the order is given, or pressed again, it ends everything."""
+    import asyncio
+    import signal
 
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
-    def show(self, certificate: Certificate) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    def pressed() -> None:
+        if one.given and not one.enough.is_set():
+            one.enough.set()
+        elif task is not None:
+            task.cancel()
 
-        console = stderr()
-        if not console.is_terminal:
-            return
-        missing = certificate.unconfirmed
-        if self._bar is None:
-            columns = (TextColumn("stopping"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-            self._bar = Progress(*columns, console=console, transient=True)
-            self._task = self._bar.add_task("", total=len(certificate.lines))
-            self._bar.start()
-        names = ", ".join(line.pod_id for line in missing[:3]) + (" …" if len(missing) > 3 else "")
-        done = len(certificate.lines) - len(missing)
-        self._bar.update(self._task, completed=done, description=f"waiting for {names}" if missing else "")
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    loop.add_signal_handler(signal.SIGINT, pressed)
 
 
 def _code(report: KillReport, replicas: int | None) -> int:
     if not report.stands and not _unread(report):
         return ERROR
+    if report.interrupted:
+        return INTERRUPTED
     proved = report.certificate is None or report.certificate.complete
     if not report.stands or report.not_seen is not None or not proved:
         return UNPROVED
-    return UNPROVED if (report.replicas or 0) < (replicas or 0) else OK
+    return UNPROVED if (report.held.replicas or 0) < (replicas or 0) else OK
 
 
 def _unread(report: KillReport) -> bool:
@@ -156,12 +205,23 @@ def _print(report: KillReport, replicas: int | None, code: int, output: Output) 
     console = stdout()
     for text in _sentences(report, replicas):
         console.print(text, markup=False)
-    if report.certificate is not None and report.certificate.lines:
-        _print_lines(report.certificate)
-        console.print(_percentiles(report.certificate), markup=False)
-        console.print(report.certificate.sentence(), markup=False, style="bold")
+    told = _told(report)
+    if told is not None and told.lines:
+        show_proof(told)
+    else:
+        console.print(f"held {report.held.sentence()}", markup=False)
+    if isinstance(report.stored, str):
+        console.print(f"kept: skillbus history {report.record.id}", markup=False)
     if not report.stands and not _unread(report):
         say("skillbus: the order is NOT recorded: restarted pods may run. Pods that heard it keep trying to record it")
+
+
+def _told(report: KillReport) -> Told | None:
+    from skillbus.core.audit import told_of
+
+    if report.certificate is None:
+        return None
+    return told_of(report.certificate, report.held, interrupted=report.interrupted)
 
 
 def _sentences(report: KillReport, replicas: int | None) -> list[str]:
@@ -172,8 +232,10 @@ def _sentences(report: KillReport, replicas: int | None) -> list[str]:
         lines.append(f"NOT published ({report.answers.receivers}): pods find the record at their next heartbeat")
     if isinstance(report.answers.audited, SkillbusError):
         lines.append(f"NOT audited: {report.answers.audited}")
+    if isinstance(report.stored, SkillbusError):
+        lines.append(f"the certificate is NOT kept in the audit: {report.stored}")
     if replicas:
-        lines.append(f"held by {report.replicas or 0} replicas ({replicas} wanted)")
+        lines.append(f"held by {report.held.replicas or 0} replicas ({replicas} wanted)")
     if report.not_seen is not None:
         seen = "who has stopped was last seen as below" if report.certificate else "who has stopped is not known"
         lines.append(f"the proof could not be read ({report.not_seen}): {seen}: look with skillbus status")
@@ -202,41 +264,10 @@ def _recorded(report: KillReport) -> str:
     return killed if _nobody(report) else f"recorded: {killed}"
 
 
-def _print_lines(certificate: Certificate) -> None:
-    from rich.table import Table
-
-    from skillbus.core.certificate import Proof
-    from skillbus.core.orders import iso
-
-    lines = sorted(certificate.lines, key=lambda line: (line.proof is Proof.STOPPED, line.pod_id))
-    table = Table("pod", "proved", "when", "note", box=None, pad_edge=False, header_style="bold")
-    for line in lines[:_ROWS]:
-        when = {
-            Proof.STOPPED: f"after {line.seconds * 1000:.0f} ms",
-            Proof.FENCED: f"at {iso(line.at_ms)}",
-            Proof.UNCONFIRMED: f"last heard {iso(line.last_beat_ms)}" if line.last_beat_ms else "never heard",
-        }[line.proof]
-        style = {Proof.STOPPED: "green", Proof.FENCED: "yellow", Proof.UNCONFIRMED: "bold red"}[line.proof]
-        table.add_row(line.pod_id, f"[{style}]{line.proof}[/]", when, line.note)
-    console = stdout()
-    console.print(table)
-    if len(lines) > _ROWS:
-        console.print(f"… and {len(lines) - _ROWS} more, all of them stopped" if _rest_stopped(lines) else "…")
-
-
-def _percentiles(certificate: Certificate) -> str:
-    found = [certificate.percentile_s(percent) for percent in (50, 99, 100)]
-    times = [f"{seconds * 1000:.0f} ms" for seconds in found if seconds is not None]
-    return f"from order to quiet: p50 {times[0]}, p99 {times[1]}, max {times[2]}" if times else "nobody is stopped yet"
-
-
-def _rest_stopped(lines: list[Any]) -> bool:
-    return all(line.proof == "stopped" for line in lines[_ROWS:])
-
-
 def _fields(report: KillReport, code: int) -> dict[str, Any]:
     answers = report.answers
-    parts = (answers.recorded, answers.receivers, answers.audited, report.not_read, report.not_seen)
+    parts = (answers.recorded, answers.receivers, answers.audited, report.stored, report.not_read, report.not_seen)
+    told = _told(report)
     return {
         "exit_code": code,
         "scope": str(report.scope),
@@ -247,29 +278,14 @@ def _fields(report: KillReport, code: int) -> dict[str, Any]:
         "published": isinstance(answers.receivers, int),
         "audited": isinstance(answers.audited, str),
         "errors": [str(part) for part in parts if _failed(part)],
-        "replicas": report.replicas,
-        "certificate": _certificate(report.certificate),
+        "replicas": report.held.replicas,
+        "held": {"sentence": report.held.sentence(), **asdict(report.held)},
+        "interrupted": report.interrupted,
+        "kept": isinstance(report.stored, str),
+        "certificate": None if told is None else proof_fields(told),
         "fleets": [{"fleet": name, "pods": count} for name, count in report.fleets],
     }
 
 
 def _failed(part: object) -> bool:
     return isinstance(part, Exception)
-
-
-def _certificate(certificate: Certificate | None) -> dict[str, Any] | None:
-    if certificate is None:
-        return None
-    from dataclasses import asdict
-
-    from skillbus.core.certificate import Proof
-
-    return {
-        "sentence": certificate.sentence(),
-        "complete": certificate.complete,
-        **{str(proof): certificate.count(proof) for proof in Proof},
-        "p50_s": certificate.percentile_s(50),
-        "p99_s": certificate.percentile_s(99),
-        "max_s": certificate.percentile_s(100),
-        "pods": [asdict(line) for line in certificate.lines],
-    }

@@ -83,6 +83,7 @@ def _print(report: ResetReport, scope: Scope, output: Output) -> None:
             "scope": str(scope),
             "epoch": report.epoch,
             "lifted": [asdict(order) for order in report.lifted],
+            "lifted_left_out": report.left_out_count,
             "waiting": list(report.waiting),
             "killed_again": again.model_dump() if again else None,
         }
@@ -93,7 +94,10 @@ def _print(report: ResetReport, scope: Scope, output: Output) -> None:
     console = stdout()
     for order in report.lifted:
         said = f'lifted: "{order.reason}" by {order.by or "?"} via {order.via or "?"}'
+        said += {"pods": " (nobody audited it: its pods tell of it)"}.get(order.source, "")
         console.print(harmless(said, 1000), markup=False)
+    if report.left_out_count:
+        console.print(f"lifted: {report.left_out_count} more orders before these: see skillbus history", markup=False)
     if again is not None:
         who = f" heard by {again.heard_by}" if again.heard_by else ""
         console.print(f"KILLED AGAIN{who}: {again.sentence()}", markup=False, style="bold red")

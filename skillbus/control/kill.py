@@ -1,7 +1,8 @@
 """A kill, from the order to what is proved about it (docs/protocol.md §2).
 
 Ordering comes first and waits for nothing: who must answer is read behind it. Recorded, published, audited and
-replicated are four answers, never one. Waiting is subscribe-then-read too, so that no acknowledgement is missed.
+replicated are four answers, never one. Waiting is subscribe-then-read too, so that no acknowledgement is missed. What
+was proved is kept in the audit, also if somebody ended the waiting before its time.
 """
 
 from __future__ import annotations
@@ -11,22 +12,25 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, stop_never, wait_random_exponential
 
 from skillbus.bus.operator_bus import OperatorBus, OrderAnswers
 from skillbus.bus.subscription import RedisSubscription
 from skillbus.clock import boottime_s, wall_ms
-from skillbus.core.certificate import Certificate, Incarnation, certify, expected
+from skillbus.control.held import held_by
+from skillbus.core.audit import Told, packed, told_of
+from skillbus.core.certificate import Certificate, Held, Incarnation, Proof, certify, expected
 from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.orders import KillOrder, KillRecord, iso
 from skillbus.core.scope import Scope
-from skillbus.errors import RetryLater, SkillbusError
+from skillbus.errors import BusUnreachable, RetryLater, SkillbusError
 
 _POLL_S = 0.5
 """Seconds between looks at every missing pod: what fences a silent one is time, and time sends no event."""
 
-_REPLICATED_S = 0.5
+_AT_ONCE_S = 0.05
 """Seconds to wait for replicas before the proof, which must not wait for a slow one. Behind it there is time."""
 
 
@@ -43,8 +47,10 @@ class KillReport:
         stands: whether it was read back (docs/protocol.md, P5).
         first: whether it is ours; if not, the scope had been killed before.
         answers: the server's answer to each part of the order.
-        replicas: how many replicas hold it; None if nobody asked.
+        held: what holds the record: on how many replicas, and disks.
         certificate: what is proved, as last seen; None if nobody waited, or nothing could be seen at all.
+        stored: the audit's entry that keeps the certificate, or why there is none; None if there is no certificate.
+        interrupted: whether somebody ended the waiting before its time.
         not_read: why the record could not be read back.
         not_seen: why the evidence could not be read, the last time that it was tried.
     """
@@ -54,8 +60,10 @@ class KillReport:
     stands: bool
     first: bool
     answers: OrderAnswers
-    replicas: int | None
+    held: Held
     certificate: Certificate | None
+    stored: str | SkillbusError | None = None
+    interrupted: bool = False
     fleets: tuple[tuple[str, int], ...] = ()
     not_read: SkillbusError | None = None
     not_seen: SkillbusError | None = None
@@ -67,9 +75,14 @@ class Kill:
 
     Attributes:
         timeout_s: seconds to try to give the order, and then again to wait for proof.
-        replicas: wait until so many replicas hold it; None: ask for none.
+        replicas: wait until so many replicas hold it; None: only ask how many do.
+        expect: pods that somebody else's list names.
+        patience_s: without ``replicas``: seconds to wait, behind the proof, for every replica and disk to hold it. A
+            server that syncs its disk each second (``appendfsync everysec``) takes that long.
         until_recorded: keep trying to give it, whatever the timeout.
         on_progress: called with each newer certificate while waiting.
+        given: whether the order was given, so that there is something to tell.
+        enough: set it to end the waiting; what is proved so far is reported, and kept as not complete.
     """
 
     bus: OperatorBus
@@ -80,6 +93,10 @@ class Kill:
     wait: bool = True
     until_recorded: bool = False
     on_progress: Callable[[Certificate], None] = lambda certificate: None
+    expect: frozenset[str] = frozenset()
+    patience_s: float = 1.2
+    given: bool = field(default=False, init=False)
+    enough: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _beats: dict[Incarnation, Heartbeat] = field(default_factory=dict)
 
     async def give(self) -> KillReport:
@@ -91,21 +108,56 @@ class Kill:
             NeedsHuman: Redis refuses these credentials; the order is not stored.
         """
         answers, record = await self._ordered()
-        ordered_at_s = boottime_s()
-        replicas = await self._replicated(_REPLICATED_S)
-        standing, stands, not_read = await self._read_back(record)
+        self.given, ordered_at_s = True, boottime_s()
+        wrote = answers.recorded is True or isinstance(answers.audited, str)
+        held = await held_by(self.bus, self.replicas, _AT_ONCE_S) if wrote else Held()
+        standing, stands, not_read, read_ms = await self._read_back(record)
         first = standing.id == record.id if stands else answers.recorded is True
-        certificate, not_seen = await self._proved(standing, answers) if self.wait else (None, None)
+        certificate, not_seen = await self._proved(standing, answers, read_ms) if self.wait else (None, None)
+        if wrote and not self.enough.is_set():
+            held = await self._held_by_now(held, ordered_at_s)
+        interrupted = self.enough.is_set()
+        stored = None if certificate is None else await self._store(told_of(certificate, held, interrupted=interrupted))
         fleets: tuple[tuple[str, int], ...] = ()
         if certificate is not None and not certificate.lines:
             with suppress(SkillbusError):
                 fleets = tuple(await self.bus.fleets())
-        if replicas is not None and replicas < (self.replicas or 0):
-            late = await self._replicated(ordered_at_s + self.timeout_s - boottime_s())
-            replicas = max(replicas, late or 0)
         return KillReport(
-            self.scope, standing, stands, first, answers, replicas, certificate, fleets, not_read, not_seen
+            self.scope,
+            standing,
+            stands,
+            first,
+            answers,
+            held,
+            certificate,
+            stored,
+            interrupted,
+            fleets,
+            not_read,
+            not_seen,
         )
+
+    async def _held_by_now(self, held: Held, ordered_at_s: float) -> Held:
+        """Asked again, behind the proof. What was seen once does not become untrue."""
+        if self.replicas is not None:
+            patience_s = max(ordered_at_s + self.timeout_s - boottime_s(), _AT_ONCE_S)
+        else:
+            patience_s = self.patience_s if self.wait else 0.0
+        if not patience_s:
+            return held
+        later = asyncio.create_task(held_by(self.bus, self.replicas, patience_s))
+        await self._until(later)
+        return held if later.cancelled() or later.result().replicas is None else later.result()
+
+    async def _until(self, task: asyncio.Task[Any]) -> None:
+        """Until it is done; once somebody has had enough, it is cancelled."""
+        enough = asyncio.create_task(self.enough.wait())
+        try:
+            await asyncio.wait({enough, task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in (enough, task):
+                one.cancel()
+            await asyncio.gather(enough, task, return_exceptions=True)
 
     # -- the order ------------------------------------------------------------------------------------------------
 
@@ -125,8 +177,19 @@ class Kill:
         except SkillbusError as error:
             if self.bus.unanswered:
                 raise OrderUnconfirmed(str(error)) from error
+            if not isinstance(error, BusUnreachable):
+                await self._audit_refusal(error)
             raise
+        if isinstance(answers.recorded, SkillbusError):
+            await self._audit_refusal(answers.recorded)
         return answers, record
+
+    async def _audit_refusal(self, error: SkillbusError) -> None:
+        """The server did not take the record. If it takes this, whoever looks later sees that somebody tried."""
+        entry = {"kind": "refused", "what": "kill", "scope": self.scope.label, "record": self.order.id}
+        words = {"by": self.order.by[:1024], "via": self.order.via, "reason": self.order.reason[:1024]}
+        with suppress(SkillbusError):
+            await self.bus.audit({**entry, **words, "why": str(error)[:1024]})
 
     async def _try(self) -> tuple[OrderAnswers, KillRecord]:
         now_ms = wall_ms()
@@ -143,32 +206,34 @@ class Kill:
         entry = {name: str(getattr(record, name))[:1024] for name in fields}
         return {"kind": "kill", "scope": self.scope.label, "record": record.id, **entry}
 
-    async def _replicated(self, patience_s: float) -> int | None:
-        """How many replicas hold it; asked again, with that much patience, while there are too few."""
-        if self.replicas is None:
-            return None
-        count, deadline_s = 0, boottime_s() + patience_s
-        with suppress(SkillbusError):
-            while self.replicas > count and (remaining_s := deadline_s - boottime_s()) > 0:
-                count = await self.bus.replicas(self.replicas, remaining_s)
-        return count
-
-    async def _read_back(self, record: KillRecord) -> tuple[KillRecord, bool, SkillbusError | None]:
-        """``(the record that stands, or ours; whether it was read back; why it could not be read)``."""
+    async def _read_back(self, record: KillRecord) -> tuple[KillRecord, bool, SkillbusError | None, int]:
+        """``(the record that stands, or ours; whether it was read back; why it could not be; server time, or 0)``."""
         try:
-            stored = (await self.bus.read([self.scope])).scopes[self.scope].record
+            reading = await self.bus.read([self.scope])
         except SkillbusError as error:
-            return record, False, error
-        return (record, False, None) if stored is None else (KillRecord.parse(stored), True, None)
+            return record, False, error, 0
+        stored = reading.scopes[self.scope].record
+        standing = record if stored is None else KillRecord.parse(stored)
+        return standing, stored is not None, None, reading.server_ms
+
+    async def _store(self, told: Told) -> str | SkillbusError:
+        """Keep the certificate in the audit; the entry's id, or why there is none."""
+        entry = {"kind": "certificate", "scope": self.scope.label, "record": told.record.id, "order": self.order.id}
+        said = {"by": self.order.by[:1024], "via": self.order.via, "sentence": told.sentence[:1024]}
+        complete = {"complete": str(int(told.complete)), "interrupted": str(int(told.interrupted))}
+        try:
+            return await self.bus.audit({**entry, **said, **complete, "certificate": packed(told)})
+        except SkillbusError as error:
+            return error
 
     # -- the proof ------------------------------------------------------------------------------------------------
 
     async def _proved(
-        self, record: KillRecord, answers: OrderAnswers
+        self, record: KillRecord, answers: OrderAnswers, read_ms: int
     ) -> tuple[Certificate | None, SkillbusError | None]:
         subscription = await self._subscribed()
         try:
-            return await self._follow(subscription, record, answers)
+            return await self._follow(subscription, record, answers, read_ms)
         finally:
             if subscription is not None:
                 await subscription.close()
@@ -179,10 +244,10 @@ class Kill:
         return None
 
     async def _follow(
-        self, subscription: RedisSubscription | None, record: KillRecord, answers: OrderAnswers
+        self, subscription: RedisSubscription | None, record: KillRecord, answers: OrderAnswers, read_ms: int
     ) -> tuple[Certificate | None, SkillbusError | None]:
         """``(the last certificate, why nothing was seen after it)``. None: nothing could be seen at all."""
-        order_ms, writable = answers.server_ms, not isinstance(answers.recorded, SkillbusError)
+        order_ms = answers.server_ms or read_ms
         deadline_s = boottime_s() + self.timeout_s
         certificate: Certificate | None = None
         not_seen: SkillbusError | None
@@ -191,20 +256,37 @@ class Kill:
         while True:
             try:
                 if who is None:
-                    ids = await self.bus.pod_ids()
+                    ids = sorted({*await self.bus.pod_ids(), *self.expect})
                 now_ms = await self._look(ids)
+                order_ms = order_ms or now_ms
                 who = expected(order_ms, self._known(), self.scope) if who is None else who
-                certificate = certify(record, self.scope, order_ms, who, now_ms, self._known(), writable=writable)
+                certificate = self._certified(record, answers, order_ms, who, now_ms)
                 self.on_progress(certificate)
-                ids, not_seen = sorted({line.pod_id for line in certificate.unconfirmed}), None
+                ids, not_seen = _missing(certificate), None
             except RetryLater as error:
                 not_seen = error
             except SkillbusError as error:
                 return certificate, error
             remaining_s = deadline_s - boottime_s()
-            if (certificate is not None and not ids) or remaining_s <= 0:
+            is_over = certificate is not None and not certificate.unconfirmed
+            if is_over or remaining_s <= 0 or self.enough.is_set():
                 return certificate, not_seen
             await self._event(subscription, min(_POLL_S, remaining_s))
+
+    def _certified(
+        self, record: KillRecord, answers: OrderAnswers, order_ms: int, who: frozenset[Incarnation], now_ms: int
+    ) -> Certificate:
+        return certify(
+            record,
+            self.scope,
+            order_ms,
+            who,
+            now_ms,
+            self._known(),
+            writable=not isinstance(answers.recorded, SkillbusError),
+            timed=bool(answers.server_ms),
+            roster=self.expect,
+        )
 
     async def _look(self, ids: list[str]) -> int:
         """Read the evidence of ``ids``; what was seen once is remembered, for a hash expires."""
@@ -218,18 +300,27 @@ class Kill:
             known.setdefault(pod_id, []).append(beat)
         return known
 
-    @staticmethod
-    async def _event(subscription: RedisSubscription | None, timeout_s: float) -> None:
-        """Wait for a hint that some hash has changed. A burst of hints counts as one."""
-        if subscription is None:
-            await asyncio.sleep(timeout_s)
-            return
-        try:
-            hint = await subscription.get(timeout_s)
-            while hint is not None:
-                hint = await subscription.get(0.005)
-        except SkillbusError:
-            await asyncio.sleep(timeout_s)
+    async def _event(self, subscription: RedisSubscription | None, timeout_s: float) -> None:
+        """Wait for a hint that some hash has changed, or until somebody has had enough."""
+        await self._until(asyncio.create_task(_hint(subscription, timeout_s)))
+
+
+async def _hint(subscription: RedisSubscription | None, timeout_s: float) -> None:
+    """A burst of hints counts as one."""
+    if subscription is None:
+        await asyncio.sleep(timeout_s)
+        return
+    try:
+        hint = await subscription.get(timeout_s)
+        while hint is not None:
+            hint = await subscription.get(0.005)
+    except SkillbusError:
+        await asyncio.sleep(timeout_s)
+
+
+def _missing(certificate: Certificate) -> list[str]:
+    """Whom to look at again. Who is unknown may still come; nobody waits for them."""
+    return sorted({line.pod_id for line in (*certificate.unconfirmed, *certificate.of(Proof.UNKNOWN))})
 
 
 async def preview(bus: OperatorBus, scope: Scope) -> tuple[KillRecord | None, frozenset[Incarnation]]:

@@ -2,22 +2,27 @@
 
 The intent is audited first (``reset-asked``): if that cannot be written, nothing is lifted. The deed (``reset``) is
 audited in the transaction that does it, so that a reset which was refused hides no order from the next one. Every order
-that goes with it is named: one that came meanwhile ends it.
+that goes with it is named, whoever's stream tells of it: one that came meanwhile ends it. What is refused is audited
+before it is told.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from skillbus.bus.operator_bus import AuditTail, OperatorBus
+from skillbus.bus.audit_streams import AuditRow
+from skillbus.bus.operator_bus import OperatorBus
 from skillbus.clock import boottime_s
+from skillbus.control.audit import PODS, Entry, Since, ordered_anew, since_reset
+from skillbus.core.audit import at_ms_of
 from skillbus.core.latch import LATCHED, ScopeReading, State
 from skillbus.core.orders import KillRecord
 from skillbus.core.roster import in_scope, view
 from skillbus.core.scope import Scope
-from skillbus.errors import BusNotReady, NeedsHuman, RetryLater
+from skillbus.errors import BusNotReady, NeedsHuman, RetryLater, SkillbusError
 
 RECENT_MS = 60_000
 """A further order younger than this says that somebody still wants the stop (docs/operators.md §1)."""
@@ -32,13 +37,18 @@ class ResetRefused(NeedsHuman):
 
 @dataclass(frozen=True, slots=True)
 class LiftedOrder:
-    """An order that a reset lifts: the one on record, or a later one from the audit."""
+    """An order that a reset lifts: the one on record, or a later one from the audit or the pods' evidence.
+
+    Attributes:
+        source: whose word it is: ``control``, ``bot:<name>``, ``pods``, ``record``.
+    """
 
     at_ms: int
     by: str
     via: str
     reason: str
     record_id: str
+    source: str = "record"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,8 @@ class ResetReport:
 
     Attributes:
         epoch: the new epoch.
-        lifted: every order that it lifted.
+        lifted: every order that it lifted, the thousand youngest of them.
+        left_out_count: how many more there were.
         waiting: pods that are still stopped and wait for a restart.
         killed_again: a record that came back while it watched: some pod heard an old order late.
     """
@@ -57,6 +68,16 @@ class ResetReport:
     lifted: tuple[LiftedOrder, ...]
     waiting: tuple[str, ...]
     killed_again: KillRecord | None
+    left_out_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a reset would lift, as of one look."""
+
+    record: bytes | None
+    lifted: tuple[LiftedOrder, ...]
+    since: Since
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +105,9 @@ class Reset:
             ResetRefused: the fleet is not armed; the scope is not killed (without ``force``), or with it, runs; or a
                 further order is recent.
         """
+        return (await self._find()).lifted
+
+    async def _find(self) -> _Found:
         whole = self.bus.fleet.scope
         reading = await self.bus.read(list(dict.fromkeys((whole, self.scope))))
         if not reading.armed:
@@ -93,11 +117,12 @@ class Reset:
             raise ResetRefused(f"{self.scope} is not killed: nothing to reset (--force moves its epoch all the same)")
         if stored is None and not self.even_running:
             await self._refuse_running()
-        lifted = _lifted(self.scope, stored, await self.bus.audit_tail())
+        since = await since_reset(self.bus, self.scope, reading.scopes[self.scope].epoch)
+        lifted = _lifted(stored, since)
         if stored is not None:
             record = KillRecord.parse(stored)
             self._refuse_recent([order for order in lifted if order.record_id != record.id], reading.server_ms)
-        return lifted
+        return _Found(stored, lifted, since)
 
     async def _refuse_running(self) -> None:
         running = await self._pods(lambda state: state not in LATCHED)
@@ -124,22 +149,35 @@ class Reset:
             ResetRefused: as ``orders``.
             BusNotReady: it was ordered again meanwhile. Nothing is lifted.
         """
-        lifted = await self.orders()
-        entry = {"scope": self.scope.label, "by": self.by, "via": "cli", "reason": self.reason[:1024]}
-        entry["lifted"] = ",".join(order.record_id for order in lifted)[:1024]
-        await self.bus.audit({"kind": "reset-asked", **entry})
-
-        def approve(found: ScopeReading, tail: AuditTail) -> None:
-            if self.scope == self.bus.fleet.scope and found.epoch is None:
-                raise _not_armed(self.scope)
-            if _lifted(self.scope, found.record, tail) != lifted:
-                raise BusNotReady(f"{self.scope} was ordered again meanwhile: look and try again. Nothing is lifted")
-
-        epoch = await self.bus.reset(self.scope, {"kind": "reset", **entry}, approve)
+        try:
+            epoch, found = await self._do()
+        except (ResetRefused, BusNotReady) as error:
+            with suppress(SkillbusError):
+                await self.bus.audit({"kind": "refused", "what": "reset", **self._entry, "why": str(error)[:1024]})
+            raise
         await self.bus.tidy_roster(await self.bus.now_ms() - SILENT_MS)
         on_watch()
         killed_again = await self._watch(watch_s)
-        return ResetReport(self.scope, epoch, lifted, await self._waiting(), killed_again)
+        waiting, left_out_count = await self._waiting(), found.since.left_out_count
+        return ResetReport(self.scope, epoch, found.lifted, waiting, killed_again, left_out_count)
+
+    @property
+    def _entry(self) -> dict[str, str]:
+        return {"scope": self.scope.label, "by": self.by, "via": "cli", "reason": self.reason[:1024]}
+
+    async def _do(self) -> tuple[int, _Found]:
+        """``(the new epoch, what was lifted)``."""
+        found = await self._find()
+        entry = {**self._entry, "lifted": ",".join(order.record_id for order in found.lifted)[:1024]}
+        await self.bus.audit({"kind": "reset-asked", **entry})
+
+        def approve(now: ScopeReading, meanwhile: list[AuditRow]) -> None:
+            if self.scope == self.bus.fleet.scope and now.epoch is None:
+                raise _not_armed(self.scope)
+            if now.record != found.record or ordered_anew(meanwhile, self.scope):
+                raise BusNotReady(f"{self.scope} was ordered again meanwhile: look and try again. Nothing is lifted")
+
+        return await self.bus.reset(self.scope, {"kind": "reset", **entry}, found.since.last, approve), found
 
     async def _watch(self, watch_s: float) -> KillRecord | None:
         deadline_s = boottime_s() + watch_s
@@ -172,30 +210,21 @@ def _not_armed(whole: Scope) -> ResetRefused:
     return ResetRefused(f"{whole} is not armed: run skillbus arm first")
 
 
-def _lifted(scope: Scope, stored: bytes | None, tail: AuditTail) -> tuple[LiftedOrder, ...]:
-    """The order on record, and every audited one since the last reset."""
-    orders = _orders_of(scope, tail)
+def _lifted(stored: bytes | None, since: Since) -> tuple[LiftedOrder, ...]:
+    """The order on record, and every further one since the last reset."""
+    orders = tuple(_order_of(entry) for entry in since.orders)
     if stored is None:
         return orders
     record = KillRecord.parse(stored)
+    orders = tuple(order for order in orders if (order.record_id, order.source) != (record.id, PODS))
     if any(order.record_id == record.id for order in orders):
         return orders
-    return (LiftedOrder(0, record.by, record.via, record.reason, record.id), *orders)
+    return (LiftedOrder(at_ms_of(record.at) or 0, record.by, record.via, record.reason, record.id), *orders)
 
 
-def _orders_of(scope: Scope, tail: AuditTail) -> tuple[LiftedOrder, ...]:
-    """The audited kills of ``scope`` since its last reset, the oldest first."""
-    name = scope.label
-    found = []
-    for at_ms, entry in tail:
-        if entry.get("scope") != name:
-            continue
-        if entry.get("kind") == "reset":
-            break
-        if entry.get("kind") == "kill":
-            words = (entry.get(key, "") for key in ("by", "via", "reason", "record"))
-            found.append(LiftedOrder(at_ms, *words))
-    return tuple(reversed(found))
+def _order_of(entry: Entry) -> LiftedOrder:
+    by, via, reason, record_id = (entry.fields.get(key, "") for key in ("by", "via", "reason", "record"))
+    return LiftedOrder(entry.at_ms, by, via, reason, record_id, entry.source)
 
 
 async def arm(bus: OperatorBus, by: str) -> bool:

@@ -1,8 +1,9 @@
 """A kill and the pods' own evidence -> what is proved about it. Pure.
 
 An expected incarnation lands in one of three columns. ``stopped``: its own hash says that it is quiet, for this kill.
-``fenced``: it is silent, and its lease has certainly run out. ``unconfirmed``: anything else. What PUBLISH printed is
-nowhere in here: a deaf listener counts in it too.
+``fenced``: it is silent, and its lease has certainly run out. ``unconfirmed``: anything else. A fourth, ``unknown``, is
+for pods that somebody else's list names and Redis does not. What PUBLISH printed is nowhere in here: a deaf listener
+counts in it too.
 """
 
 from __future__ import annotations
@@ -27,6 +28,45 @@ class Proof(StrEnum):
     STOPPED = "stopped"
     FENCED = "fenced"
     UNCONFIRMED = "unconfirmed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What holds the record, as the server said. None: it was not asked, or did not answer.
+
+    Attributes:
+        replicas: how many replicas hold it (WAIT).
+        connected: how many there are.
+        fsynced_here: whether it is on the master's own disk (WAITAOF); None also if it keeps no AOF.
+        fsynced_replicas: on the disks of how many replicas.
+    """
+
+    replicas: int | None = None
+    connected: int | None = None
+    fsynced_here: bool | None = None
+    fsynced_replicas: int | None = None
+
+    def sentence(self) -> str:
+        """``on the master and 1 replica; fsynced on 1``."""
+        if self.replicas is None:
+            return "on the master; whether any replica holds it is not known"
+        if self.replicas:
+            asked = self.fsynced_here is not None or self.fsynced_replicas is not None
+            disks = f"; fsynced on {int(self.fsynced_here or 0) + (self.fsynced_replicas or 0)}" if asked else ""
+            return f"on the master and {_counted(self.replicas, 'replica')}{disks}{self._late()}"
+        if self.fsynced_here:
+            return f"on the master alone, fsynced there{self._late()}: the loss of its disk now can lose the order"
+        unsynced = ", not fsynced yet" if self.fsynced_here is False else ""
+        return f"on the master alone{unsynced}{self._late()}: a crash of it now can lose the order"
+
+    def _late(self) -> str:
+        late_count = (self.connected or 0) - (self.replicas or 0)
+        return f" ({_counted(late_count, 'connected replica')} did not confirm)" if late_count > 0 else ""
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +91,18 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What is proved about one kill at one moment."""
+    """What is proved about one kill at one moment.
+
+    Attributes:
+        order_ms: server time of the order.
+        timed: whether the server told it. If not, it is the time of the first look behind it, and no time is claimed.
+    """
 
     record: KillRecord
     scope: Scope
     lines: tuple[Line, ...]
+    order_ms: int = 0
+    timed: bool = True
 
     def count(self, proof: Proof) -> int:
         """How many incarnations landed there."""
@@ -63,18 +110,22 @@ class Certificate:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is unconfirmed, and somebody was expected at all."""
-        return bool(self.lines) and self.count(Proof.UNCONFIRMED) == 0
+        """Whether every line is proved, and somebody was expected at all."""
+        return bool(self.lines) and all(line.proof in _PROVED for line in self.lines)
 
     @property
     def unconfirmed(self) -> tuple[Line, ...]:
         """Who is missing."""
-        return tuple(line for line in self.lines if line.proof is Proof.UNCONFIRMED)
+        return self.of(Proof.UNCONFIRMED)
+
+    def of(self, proof: Proof) -> tuple[Line, ...]:
+        """The lines of one column."""
+        return tuple(line for line in self.lines if line.proof is proof)
 
     def percentile_s(self, percent: float) -> float | None:
         """Seconds from order to quiet within which that share of the stopped ones were (nearest rank)."""
         times = sorted(line.seconds for line in self.lines if line.proof is Proof.STOPPED)
-        if not times:
+        if not times or not self.timed:
             return None
         rank = max(0, -(-len(times) * percent // 100) - 1)
         return times[int(rank)]
@@ -86,14 +137,19 @@ class Certificate:
         last_s = self.percentile_s(100)
         within = f" in {_duration(last_s)}" if last_s is not None else ""
         parts = [f"{self.count(Proof.STOPPED)} of {len(self.lines)} stopped{within}"]
-        fenced = [line for line in self.lines if line.proof is Proof.FENCED]
+        fenced = self.of(Proof.FENCED)
         if fenced:
             parts.append(f"{len(fenced)} fenced at {iso(max(line.at_ms for line in fenced))[:19]}Z")
-        if self.unconfirmed:
-            names = [line.pod_id for line in self.unconfirmed]
-            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-            parts.append(f"{len(names)} unconfirmed: {', '.join(names[:10])}{more}")
+        parts += [_named(proof, self.of(proof)) for proof in (Proof.UNCONFIRMED, Proof.UNKNOWN) if self.count(proof)]
         return "; ".join(parts)
+
+
+_PROVED = frozenset({Proof.STOPPED, Proof.FENCED})
+
+
+def _named(proof: Proof, lines: tuple[Line, ...]) -> str:
+    more = f" and {len(lines) - 10} more" if len(lines) > 10 else ""
+    return f"{len(lines)} {proof}: {', '.join(line.pod_id for line in lines[:10])}{more}"
 
 
 def _duration(seconds: float) -> str:
@@ -129,6 +185,8 @@ def certify(
     heartbeats: Mapping[str, Sequence[Heartbeat]],
     *,
     writable: bool = True,
+    timed: bool = True,
+    roster: frozenset[str] = frozenset(),
 ) -> Certificate:
     """The certificate as of ``now_ms``.
 
@@ -136,10 +194,30 @@ def certify(
         order_ms: server time of the order.
         who: the incarnations expected when it was given.
         writable: whether the server takes writes. If not, silence proves nothing: a pod may beat in vain.
+        timed: whether ``order_ms`` is the server's own word.
+        roster: pods that somebody else's list names. Who is not among ``who`` gets a line of its own.
     """
     beats = {(pod_id, beat.incarnation): beat for pod_id, found in heartbeats.items() for beat in found}
-    lines = [_line(who_id, beats.get(who_id), record, order_ms, now_ms, writable) for who_id in sorted(who)]
-    return Certificate(record, scope, tuple(lines))
+    named = roster - {pod_id for pod_id, _ in who}
+    reached = {pod_id: _last(pod_id, heartbeats.get(pod_id, ()), scope) for pod_id in named}
+    asked = who | {(pod_id, last) for pod_id, last in reached.items() if last is not None}
+    lines = [_line(who_id, beats.get(who_id), record, order_ms, now_ms, writable) for who_id in sorted(asked)]
+    lines += [
+        Line(pod_id, "", Proof.UNKNOWN, 0.0, 0, 0, _not_reached(bool(heartbeats.get(pod_id)), scope))
+        for pod_id, last in sorted(reached.items())
+        if last is None
+    ]
+    return Certificate(record, scope, tuple(lines), order_ms, timed)
+
+
+def _last(pod_id: str, beats: Sequence[Heartbeat], scope: Scope) -> str | None:
+    """The incarnation of a pod that was not expected (it ended or fell silent before, or began since) to ask about."""
+    found = [beat for beat in beats if in_scope(beat, pod_id, scope)]
+    return max(found, key=lambda beat: beat.beat_at_ms).incarnation if found else None
+
+
+def _not_reached(is_known: bool, scope: Scope) -> str:
+    return f"it is not in {scope}, as far as it says" if is_known else "expected, but Redis knows nothing of it"
 
 
 def _line(

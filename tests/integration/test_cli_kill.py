@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from skillbus.control.acl import AclUser, Role, acl_line
+from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.latch import State
 from tests.integration.hostile import HOSTILE, is_harmless
 from tests.pods import (
     FLEET,
     GROUP,
     PROD,
+    Ran,
     WatchedPod,
     arm,
     ended,
     environ_of,
     eventually,
+    freeze,
     launched,
     own_server,
     record_of,
     reset,
     skillbus,
+    subscriber_ids,
 )
 from tests.servers import RealServer
 
@@ -63,7 +72,9 @@ def test_the_first_kill_is_proved_and_the_second_shows_the_first(redis_server: R
     assert (told["recorded"], told["first"], told["record"]["id"]) == (True, False, record.id)
     assert (told["published"], told["audited"], told["errors"]) == (True, True, [])
     assert (told["certificate"]["stopped"], told["certificate"]["complete"]) == (2, True)
-    assert redis_server.cli("XLEN", PROD.audit_key) == 2
+    assert redis_server.cli("XLEN", PROD.audit_key) == 4, "each order, and each certificate"
+    assert first.out.splitlines()[-1] == f"kept: skillbus history {record.id}"
+    assert "held on the master alone" in first.out
 
 
 def test_a_kill_of_a_group_or_pod_stops_no_other(redis_server: RealServer, tmp_path: Path) -> None:
@@ -109,7 +120,7 @@ def test_dry_run_and_no_wait(redis_server: RealServer, tmp_path: Path) -> None:
         assert redis_server.cli("EXISTS", PROD.audit_key) == 0
         given = skillbus("kill", "now", "--no-wait", "-o", "json", env=env)
         assert (given.code, given.json["recorded"], given.json["certificate"]) == (0, True, None)
-        assert given.json["replicas"] is None, "nobody asked"
+        assert (given.json["replicas"], given.json["kept"]) == (0, False)
         one.until_latched()
 
 
@@ -266,3 +277,108 @@ def test_help_costs_no_redis() -> None:
     version = ended(launched("--version", env=env))
     assert "--until-recorded" in ended(words).out
     assert version.out.startswith("skillbus 0.")
+
+
+# -- somebody else's list of pods -------------------------------------------------------------------------------------
+
+
+def test_a_pod_that_redis_never_heard_of_is_unknown(redis_server: RealServer, tmp_path: Path) -> None:
+    """--expect from a file or standard input: shown, in JSON and the sentence, and exit 5; without it, exit 0."""
+    arm(redis_server)
+    env = environ_of(redis_server)
+    roster = tmp_path / "roster.txt"
+    roster.write_text("# of the cloud\none\n\nghost # never started\n")
+    with WatchedPod(redis_server, tmp_path) as one:
+        one.until_works()
+        told = skillbus("kill", "x", "--expect", str(roster), env=env)
+        as_json = subprocess.run(
+            [sys.executable, "-m", "skillbus", "kill", "x", "--expect", "-", "-o", "json"],
+            env=env,
+            input=roster.read_bytes(),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        alone = skillbus("kill", "x", env=env)
+    assert told.code == 5, told
+    assert "expected, but Redis knows nothing of it" in told.out
+    assert "1 of 2 stopped in " in told.out
+    assert "; 1 unknown: ghost\n" in told.out
+    certificate = json.loads(as_json.stdout)["certificate"]
+    assert as_json.returncode == 5
+    assert (certificate["unknown"], certificate["complete"]) == (1, False)
+    assert {line["pod_id"]: line["proof"] for line in certificate["pods"]} == {"one": "stopped", "ghost": "unknown"}
+    assert alone.code == 0, alone
+
+
+def test_a_list_that_cannot_be_used_is_found_out_before_the_order(redis_server: RealServer, tmp_path: Path) -> None:
+    """Usage errors (2) with the line; nothing is ordered."""
+    (tmp_path / "bad").write_text("one\nno such/name\n")
+    (tmp_path / "latin").write_bytes(b"caf\xe9\n")
+    wrong = {
+        "bad, line 2: 'no such/name' cannot be the name of a pod": ["--expect", str(tmp_path / "bad")],
+        "latin cannot be read": ["--expect", str(tmp_path / "latin")],
+        "cannot be read: ": ["--expect", str(tmp_path / "missing")],
+        "standard input names no pod": ["--expect", "-"],
+        "--no-wait asks for none": ["--expect", str(tmp_path / "bad"), "--no-wait"],
+    }
+    running = {said: launched("kill", *words, env=environ_of(redis_server)) for said, words in wrong.items()}
+    for said, process in running.items():
+        told = ended(process)
+        assert (told.code, said in told.err) == (2, True), told
+        assert len(told.err.splitlines()) == 1
+    assert redis_server.cli("DBSIZE") == 0
+
+
+# -- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+def beat_for_ever(server: RealServer) -> None:
+    """A pod that lives, as far as its hash says, and does not obey."""
+    now = server.cli("TIME")
+    assert isinstance(now, list)
+    assert isinstance(now[0], bytes)
+    beat = Heartbeat(incarnation="i1", state=State.RUNNING, beat_at_ms=int(now[0]) * 1000, lease_s=3600.0)
+    server.cli("HSET", PROD.pod_key("deaf"), "i1", beat.to_bytes())
+    server.cli("ZADD", PROD.roster_key, 1, "deaf")
+
+
+def interrupted(server: RealServer, *words: str) -> Ran:
+    """A kill that waits for that pod, and somebody presses Ctrl-C."""
+    process = launched("kill", "x", "--timeout", "60s", *words, env=environ_of(server))
+    eventually(lambda: record_of(server) is not None, "it is ordered")
+    eventually(lambda: len(subscriber_ids(server)) == 1, "it waits for the proof")
+    process.send_signal(signal.SIGINT)
+    return ended(process)
+
+
+@pytest.mark.parametrize("words", [(), ("-o", "json"), ("--replicas", "3")])
+def test_ctrl_c_prints_and_keeps_the_certificate_so_far(redis_server: RealServer, words: tuple[str, ...]) -> None:
+    """Exit 130; it is said, and kept, that it is not complete."""
+    arm(redis_server)
+    beat_for_ever(redis_server)
+    told = interrupted(redis_server, *words)
+    assert told.code == 130, told
+    if "json" in words:
+        certificate = told.json["certificate"]
+        assert (certificate["complete"], certificate["interrupted"], certificate["unconfirmed"]) == (False, True, 1)
+        assert told.json["interrupted"]
+    else:
+        assert "NOT COMPLETE: the waiting was interrupted" in told.out
+        assert "0 of 1 stopped; 1 unconfirmed: deaf" in told.out
+    record = record_of(redis_server)
+    assert record is not None
+    again = skillbus("history", record.id, env=environ_of(redis_server))
+    assert (again.code, "NOT COMPLETE" in again.out) == (0, True), again
+
+
+def test_ctrl_c_before_the_order_is_given(own: RealServer) -> None:
+    """Nothing was given, so there is nothing to tell but that."""
+    freeze(own)
+    process = launched("kill", "x", "--until-recorded", env=environ_of(own))
+    eventually(lambda: psutil.Process(process.pid).net_connections(), "it has asked the server, which is silent")
+    process.send_signal(signal.SIGINT)
+    told = ended(process)
+    own.thaw()
+    assert told.code == 130, told
+    assert "the order may be stored" in told.err

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from skillbus.bus.operator_bus import OperatorBus
-from skillbus.control.kill import Kill, OrderUnconfirmed, preview
+from skillbus.bus.operator_bus import OperatorBus, OrderAnswers, _time_ms
+from skillbus.control.kill import Kill, KillReport, OrderUnconfirmed, preview
 from skillbus.control.status import status
+from skillbus.core.audit import Told, unpacked
 from skillbus.core.certificate import Certificate, Proof
 from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.latch import State
@@ -180,7 +183,7 @@ def test_a_failed_last_look_does_not_wipe_what_was_seen(monkeypatch: pytest.Monk
 
 
 def test_an_order_without_an_answer_is_not_called_unstored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sent, and no answer: it may be stored. Never sent: it is not. Nobody asked for replicas: none are counted."""
+    """Sent, and no answer: it may be stored. Never sent: it is not. A server without WAIT: none are counted."""
     redis = Redis()
     broken = BusUnreachable("no connection")
 
@@ -198,4 +201,113 @@ def test_an_order_without_an_answer_is_not_called_unstored(monkeypatch: pytest.M
     with pytest.raises(BusUnreachable):
         redis.run(lambda bus: give(bus, sent=False))
     monkeypatch.undo()
-    assert redis.run(lambda bus: kill(bus).give()).replicas is None
+    assert redis.run(lambda bus: kill(bus).give()).held.replicas is None
+
+
+# -- what is kept -------------------------------------------------------------------------------------------------
+
+
+def certificates(redis: Redis) -> list[tuple[dict[str, str], Told]]:
+    """The certificates in the audit, with their entries."""
+    entries = [entry for entry in redis.audit() if entry["kind"] == "certificate"]
+    read = [(entry, unpacked(entry["certificate"])) for entry in entries]
+    return [(entry, told) for entry, told in read if told is not None]
+
+
+def test_the_certificate_is_kept_in_the_audit() -> None:
+    """As it was told: the record that stands, who ordered, each pod's line, the sentence."""
+    redis = Redis()
+    redis.hand.set(FLEET.killed_key, KillRecord(id="k0").to_bytes())
+    redis.pod("a", State.STOPPED, obeys="k0", quiet=True, quiet_at_ms=redis.now_ms)
+    redis.pod("b")
+    report = redis.run(lambda bus: kill(bus, wait=True).give())
+    ((entry, told),) = certificates(redis)
+    assert report.certificate is not None
+    assert isinstance(report.stored, str)
+    assert (entry["record"], entry["order"], entry["by"], entry["complete"]) == ("k0", "k1", "oncall", "0")
+    assert entry["sentence"] == told.sentence == report.certificate.sentence()
+    assert "@" in entry["from"]
+    assert [(line.pod_id, line.proof) for line in told.lines] == [("a", Proof.STOPPED), ("b", Proof.UNCONFIRMED)]
+
+
+def test_whose_waiting_is_interrupted_is_told_what_is_proved_so_far() -> None:
+    """At once, kept, and never as complete: also if all that is known so far is proved."""
+    redis = Redis()
+    redis.pod("a", State.STOPPED, obeys="k1", quiet=True, quiet_at_ms=redis.now_ms)
+    redis.pod("b")
+
+    async def test(bus: OperatorBus) -> KillReport:
+        order = Kill(bus, FLEET, ORDER, timeout_s=3600.0)
+        order.on_progress = lambda _: order.enough.set()
+        return await order.give()
+
+    report = redis.run(test)
+    assert report.interrupted
+    assert report.certificate is not None
+    assert [line.pod_id for line in report.certificate.unconfirmed] == ["b"]
+    ((entry, told),) = certificates(redis)
+    assert (entry["complete"], entry["interrupted"], told.complete, told.interrupted) == ("0", "1", False, True)
+
+
+def test_who_is_expected_by_a_list_and_unknown_to_redis_is_not_proved() -> None:
+    """Nobody waits for it, it has a line of its own, and the certificate is not complete."""
+    redis = Redis()
+    redis.pod("a", State.STOPPED, obeys="k1", quiet=True, quiet_at_ms=redis.now_ms)
+    names = frozenset({"a", "ghost"})
+    report = redis.run(lambda bus: Kill(bus, FLEET, ORDER, timeout_s=3600.0, expect=names).give())
+    assert report.certificate is not None
+    assert [(line.pod_id, line.proof) for line in report.certificate.lines] == [
+        ("a", Proof.STOPPED),
+        ("ghost", Proof.UNKNOWN),
+    ]
+    assert not report.certificate.complete
+    assert report.certificate.sentence().endswith("1 unknown: ghost")
+
+
+@pytest.mark.parametrize(("is_audited", "is_read"), [(True, True), (False, True), (False, False)])
+def test_a_server_that_does_not_tell_the_time_hides_nobody(
+    monkeypatch: pytest.MonkeyPatch, is_audited: bool, is_read: bool
+) -> None:
+    """The stamp of the audit's entry is its time too. Without one the first read tells who is expected, and no time
+    from order to quiet is claimed."""
+    redis = Redis()
+    order = OperatorBus.order
+
+    async def timeless(bus: OperatorBus, *words: Any) -> OrderAnswers:
+        real = await order(bus, *words)
+        assert isinstance(real.audited, str)
+        stamp = _time_ms(RuntimeError("no TIME"), real.audited)
+        assert stamp == int(real.audited.split("-")[0])
+        redis.pod("b", State.STOPPED, obeys="k1", quiet=True, quiet_at_ms=stamp + 40)
+        return replace(real, server_ms=stamp if is_audited else 0)
+
+    async def unread(*_: object) -> None:
+        raise BusUnreachable("gone")
+
+    monkeypatch.setattr(OperatorBus, "order", timeless)
+    if not is_read:
+        monkeypatch.setattr(OperatorBus, "read", unread)
+    redis.pod("a")
+    report = redis.run(lambda bus: kill(bus, wait=True).give())
+    assert report.certificate is not None
+    assert [(line.pod_id, line.proof) for line in report.certificate.lines] == [
+        ("a", Proof.UNCONFIRMED),
+        ("b", Proof.STOPPED),
+    ]
+    assert report.certificate.percentile_s(100) == (0.04 if is_audited else None)
+    assert ("in 40 ms" in report.certificate.sentence()) is is_audited
+
+
+def test_a_kill_whose_record_was_refused_is_audited_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks later sees that somebody tried, and what the server said."""
+    redis = Redis()
+    order = OperatorBus.order
+
+    async def refused(bus: OperatorBus, *words: Any) -> OrderAnswers:
+        return replace(await order(bus, *words), recorded=BusNotReady("no room"))
+
+    monkeypatch.setattr(OperatorBus, "order", refused)
+    redis.run(lambda bus: kill(bus).give())
+    last = redis.audit()[-1]
+    assert (last["kind"], last["what"], last["record"], last["by"]) == ("refused", "kill", "k1", "oncall")
+    assert (last["reason"], last["why"]) == ("why", "no room")

@@ -6,8 +6,9 @@ import pytest
 
 from skillbus.bus.operator_bus import OperatorBus
 from skillbus.control.reset import Reset, ResetRefused, arm
+from skillbus.core.heartbeat import CauseLine
 from skillbus.core.latch import State
-from skillbus.core.orders import KillRecord
+from skillbus.core.orders import KillRecord, iso
 from skillbus.core.ports import Reading
 from skillbus.core.scope import Scope
 from skillbus.errors import BusNotReady, SkillbusError
@@ -62,7 +63,15 @@ def test_a_scope_that_is_not_killed_is_refused() -> None:
     with pytest.raises(ResetRefused, match="not killed"):
         redis.run(lambda bus: reset(bus).do(0))
     assert redis.hand.get(FLEET.epoch_key) == b"0"
-    assert redis.audit() == []
+    (refused,) = redis.audit()
+    assert (refused["kind"], refused["what"], refused["by"], refused["reason"]) == (
+        "refused",
+        "reset",
+        "admin",
+        "mended",
+    )
+    assert "not killed" in refused["why"]
+    assert "@" in refused["from"]
     assert redis.run(lambda bus: reset(bus, force=True).do(0)).epoch > 0
 
 
@@ -150,7 +159,8 @@ def test_a_fleet_that_is_not_armed_is_not_armed_by_a_reset(scope: Scope, force: 
     redis.hand.delete(FLEET.epoch_key)
     with pytest.raises(ResetRefused, match="fleet 'prod' is not armed: run skillbus arm first"):
         redis.run(lambda bus: reset(bus, scope, force=force).do(0))
-    assert (redis.hand.get(scope.epoch_key), redis.audit()) == (None, [])
+    assert redis.hand.get(scope.epoch_key) is None
+    assert [entry["kind"] for entry in redis.audit()] == ["refused"]
 
 
 def test_force_stops_no_healthy_fleet_by_accident() -> None:
@@ -174,7 +184,8 @@ def test_a_reset_that_was_refused_hides_no_order_from_the_next(monkeypatch: pyte
 
     async def and_an_order(bus: OperatorBus, entry: dict[str, str]) -> str:
         done = await audit(bus, entry)
-        redis.hand.xadd(PROD.audit_key, further)
+        if entry["kind"] == "reset-asked":
+            redis.hand.xadd(PROD.audit_key, further)
         return done
 
     monkeypatch.setattr(OperatorBus, "audit", and_an_order)
@@ -211,3 +222,90 @@ def test_a_record_of_another_type_can_be_reset() -> None:
     redis.hand.rpush(FLEET.killed_key, "x")
     assert redis.run(lambda bus: reset(bus).do(0)).epoch > 0
     assert not redis.hand.exists(FLEET.killed_key)
+
+
+# -- whose word counts --------------------------------------------------------------------------------------------
+
+
+def test_a_bots_order_counts_as_anybodys() -> None:
+    """It lies in the bot's own stream: named, refused while it is recent, and not named again after the reset."""
+    redis = Redis()
+    killed(redis)
+    bot = PROD.bot_audit_key("slack")
+    redis.hand.xadd(bot, {"kind": "kill", "scope": "fleet", "record": "k2", "by": "carol", "reason": "still leaking"})
+    redis.hand.xadd(bot, {"kind": "kill", "scope": "group:eu", "record": "k3"})
+    with pytest.raises(ResetRefused, match=r'by carol \("still leaking"\)'):
+        redis.run(lambda bus: reset(bus).do(0))
+    report = redis.run(lambda bus: reset(bus, even_recent=True).do(0))
+    assert [(order.record_id, order.source) for order in report.lifted] == [("k1", "record"), ("k2", "bot:slack")]
+    later_ms = int(redis.hand.xrevrange(PROD.audit_key, count=1)[0][0].split(b"-")[0]) + 1
+    redis.hand.xadd(bot, {"kind": "kill", "scope": "fleet", "record": "k4"}, id=f"{later_ms}-0")
+    killed(redis)
+    assert [order.record_id for order in redis.run(lambda bus: reset(bus, even_recent=True).orders())] == ["k1", "k4"]
+
+
+def test_a_bots_order_between_the_look_and_the_deed_ends_the_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also from a bot that nobody had heard of before."""
+    redis = Redis()
+    killed(redis)
+    audit = OperatorBus.audit
+
+    async def and_an_order(bus: OperatorBus, entry: dict[str, str]) -> str:
+        if entry["kind"] == "reset-asked":
+            redis.hand.xadd(PROD.bot_audit_key("new"), {"kind": "kill", "scope": "fleet", "record": "k2"})
+        return await audit(bus, entry)
+
+    monkeypatch.setattr(OperatorBus, "audit", and_an_order)
+    with pytest.raises(BusNotReady, match="ordered again meanwhile"):
+        redis.run(lambda bus: reset(bus).do(0))
+    assert redis.hand.get(FLEET.killed_key) == RECORD.to_bytes()
+    assert [entry["kind"] for entry in redis.audit()] == ["reset-asked", "refused"]
+
+
+def test_an_order_that_only_a_pod_heard_counts() -> None:
+    """A raw PUBLISH: no stream tells of it. What was lifted, and what a pod said before the last reset, does not."""
+    redis = Redis()
+    killed(redis)
+    redis.hand.set(FLEET.epoch_key, redis.now_ms - 30_000)
+    now, old = iso(redis.now_ms), iso(redis.now_ms - 40_000)
+    line = {"kind": "order", "scope": "fleet", "by": "", "reason": "by hand"}
+    causes = [
+        CauseLine(record_id="k1", at=now, **line),
+        CauseLine(record_id="raw", at=now, **line),
+        CauseLine(record_id="lifted", at=now, lifted=True, **line),
+        CauseLine(record_id="old", at=old, **line),
+    ]
+    redis.pod("a", State.STOPPED, causes=tuple(causes))
+    redis.pod("b", State.STOPPED, causes=(CauseLine(record_id="stale", at=now, **line),), age_ms=40_000)
+    with pytest.raises(ResetRefused, match=r'by somebody \("by hand"\)'):
+        redis.run(lambda bus: reset(bus).do(0))
+    lifted = redis.run(lambda bus: reset(bus, even_recent=True).orders())
+    assert [(order.record_id, order.source) for order in lifted] == [("k1", "record"), ("raw", "pods")]
+
+
+def test_a_reset_that_lies_deep_is_found() -> None:
+    """However many entries came since: every page is read, back to it, and no further."""
+    redis = Redis()
+    killed(redis)
+    pipe = redis.hand.pipeline()
+    for record in ("before", "k1"):
+        pipe.xadd(PROD.audit_key, {"kind": "kill", "scope": "fleet", "record": record, "by": record}, id="*")
+        if record == "before":
+            pipe.xadd(PROD.audit_key, {"kind": "reset", "scope": "fleet"})
+    for _ in range(2500):
+        pipe.xadd(PROD.audit_key, {"kind": "sync", "scope": "fleet"})
+    pipe.execute()
+    assert [order.record_id for order in redis.run(lambda bus: reset(bus).orders())] == ["k1"]
+
+
+def test_of_very_many_orders_the_oldest_are_counted() -> None:
+    """Memory is bounded, and nobody is told that there were fewer."""
+    redis = Redis()
+    killed(redis)
+    pipe = redis.hand.pipeline()
+    for number in range(1200):
+        pipe.xadd(PROD.audit_key, {"kind": "kill", "scope": "fleet", "record": f"r{number}"})
+    pipe.execute()
+    report = redis.run(lambda bus: reset(bus, even_recent=True).do(0))
+    assert (len(report.lifted), report.left_out_count) == (1001, 200)
+    assert (report.lifted[0].record_id, report.lifted[-1].record_id) == ("k1", "r1199")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skillbus.core.certificate import Certificate, Line, Proof, certify, expected
+from skillbus.core.certificate import Certificate, Held, Line, Proof, certify, expected
 from skillbus.core.heartbeat import CauseLine, Heartbeat
 from skillbus.core.latch import CauseKind, State
 from skillbus.core.orders import KillRecord
@@ -242,3 +242,63 @@ def test_percentiles_are_by_nearest_rank() -> None:
     found = certificate(*(proved(f"p{n}", Proof.STOPPED, float(n)) for n in range(1, 11)), proved("f", Proof.FENCED))
     assert [found.percentile_s(percent) for percent in (1, 10, 11, 50, 95, 100)] == [1.0, 1.0, 2.0, 5.0, 10.0, 10.0]
     assert certificate(proved("f", Proof.FENCED)).percentile_s(50) is None
+
+
+def test_without_the_servers_time_no_time_is_claimed() -> None:
+    """Who stopped is proved all the same."""
+    found = Certificate(RECORD, PROD.scope, (proved("p", Proof.STOPPED, 1.0),), T0, timed=False)
+    assert found.percentile_s(50) is None
+    assert found.sentence() == "1 of 1 stopped"
+
+
+# -- somebody else's list -----------------------------------------------------------------------------------------
+
+
+def test_whom_a_list_names_and_redis_does_not_know_is_unknown() -> None:
+    """Not proved, whatever else is: never complete, and named in the sentence."""
+    beats = {"p": [beat(**obeying("k1"))], "empty": []}
+    found = certify(RECORD, PROD.scope, T0, WHO, T0 + 10**7, beats, roster=frozenset({"p", "ghost", "empty"}))
+    assert [(one.pod_id, one.proof) for one in found.lines] == [
+        ("p", Proof.STOPPED),
+        ("empty", Proof.UNKNOWN),
+        ("ghost", Proof.UNKNOWN),
+    ]
+    assert not found.complete
+    assert found.unconfirmed == ()
+    assert found.sentence().endswith("; 2 unknown: empty, ghost")
+
+
+def test_whom_a_list_names_is_asked_about_also_if_it_was_over_before_the_order() -> None:
+    """By its last life: ended, fenced, or begun since; and who is of another group was not reached."""
+    beats = {
+        "p": [beat(**obeying("k1"))],
+        "ended": [beat("old", beat_at_ms=T0 - 9000), beat("new", quiet=True, ended_at_ms=T0 - 5000)],
+        "silent": [beat(beat_at_ms=T0 - 8000)],
+        "since": [beat(started_at_ms=T0 + 1, **obeying("k1"))],
+    }
+    found = certify(RECORD, PROD.scope, T0, WHO, T0 + 1000, beats, roster=frozenset(beats))
+    assert {one.pod_id: (one.proof, one.incarnation) for one in found.lines} == {
+        "p": (Proof.STOPPED, "i1"),
+        "ended": (Proof.STOPPED, "new"),
+        "silent": (Proof.FENCED, "i1"),
+        "since": (Proof.STOPPED, "i1"),
+    }
+    (other,) = certify(RECORD, PROD.group("eu"), T0, frozenset(), T0, beats, roster=frozenset({"p"})).lines
+    assert (other.proof, other.note) == (Proof.UNKNOWN, "it is not in group 'eu' of fleet 'prod', as far as it says")
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (Held(), "on the master; whether any replica holds it is not known"),
+        (Held(0, 0), "on the master alone: a crash of it now can lose the order"),
+        (Held(0, 0, False, 0), "on the master alone, not fsynced yet: a crash of it now can lose the order"),
+        (Held(0, 0, True, 0), "on the master alone, fsynced there: the loss of its disk now can lose the order"),
+        (Held(1, 1), "on the master and 1 replica"),
+        (Held(1, 1, False, 1), "on the master and 1 replica; fsynced on 1"),
+        (Held(2, 3, True, 2), "on the master and 2 replicas; fsynced on 3 (1 connected replica did not confirm)"),
+    ],
+)
+def test_what_holds_the_record_is_said_as_it_is(held: Held, said: str) -> None:
+    """Nothing that was not asked is claimed, and a lone master is called what it is."""
+    assert held.sentence() == said
