@@ -5,7 +5,8 @@ Every permission is a selector of Redis 7: a few commands on a few keys or chann
 hash" and "this key, for SETNX" would add up to EXPIRE on the record, which deletes it.
 
 Pure text: it connects to nothing, invents no password and knows none (Redis takes the sha256). What it deliberately
-does not do: Redis 6, which has no selectors; commands that only servers newer than 7.0 know (they refuse the line).
+does not do: Redis 6, which has no selectors (docs/acl.md). Commands that only servers newer than 7.0 know are left out
+unless asked for, for 7.0 refuses the whole line.
 
 Three traps that the lines avoid, each with its test:
     With ``acl-pubsub-default allchannels`` every user *and every selector* begins with all channels. So each says
@@ -41,6 +42,18 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
+ABOUT = {
+    Role.POD: "hears kills, writes records and its own evidence; undoes nothing, stops by word nobody",
+    Role.TENANT_POD: "as pod, but can record the stop of itself alone",
+    Role.BOT: "stops any scope; hears nothing, sees records alone, undoes nothing",
+    Role.KEEPER: "the console: hears and sees everything, makes kills durable; resets nothing",
+    Role.VIEWER: "sees and hears everything, writes nothing",
+    Role.OPERATOR: "stops any scope, drills, syncs, sees everything; undoes nothing",
+    Role.ADMIN: "an operator who can also reset and arm: a person's, never a program's",
+}
+"""What each role is for, in words for people."""
+
+
 @dataclass(frozen=True, slots=True)
 class AclUser:
     """One user of a fleet's Redis.
@@ -72,23 +85,30 @@ class AclUser:
                 checked_name(kind, name)
 
 
-def acl_lines(fleet: str, users: Iterable[AclUser], database: int = 0) -> str:
+def acl_lines(fleet: str, users: Iterable[AclUser], database: int = 0, *, waitaof: bool = False) -> str:
     """The text of an ACL file: ``user default off``, then a line for each user."""
-    return "\n".join([DEFAULT_OFF, *(acl_line(fleet, user, database) for user in users)]) + "\n"
+    return "\n".join([DEFAULT_OFF, *(acl_line(fleet, user, database, waitaof=waitaof) for user in users)]) + "\n"
 
 
-def acl_line(fleet: str, user: AclUser, database: int = 0) -> str:
+def as_setuser(line: str) -> str:
+    """The same as a command, for ``redis-cli`` to read from its standard input."""
+    return f"ACL SETUSER {line.removeprefix('user ')}"
+
+
+def acl_line(fleet: str, user: AclUser, database: int = 0, *, waitaof: bool = False) -> str:
     """One line of an ACL file. Its words after the second are also what ``ACL SETUSER <name>`` takes.
 
     Args:
         database: the number of the database that the keys live in. Other than 0, SELECT is granted.
+        waitaof: whether who may WAIT may also WAITAOF, which is unknown before Redis 7.2.
 
     Raises:
         BadSettings: the fleet's name cannot be one.
     """
     names = Fleet(fleet)
     commands, selectors = _GRANTS[user.role](names, user)
-    root = [*_EVERYBODY, *commands, *(["select"] if database else [])]
+    newer = ["waitaof"] if waitaof and "wait" in commands else []
+    root = [*_EVERYBODY, *commands, *newer, *(["select"] if database else [])]
     rules = ["reset", "on", f"#{user.password_sha256}", "resetchannels", "-@all", *(f"+{name}" for name in root)]
     return " ".join(["user", user.name, *rules, *selectors])
 
@@ -99,7 +119,8 @@ Grant = tuple[Sequence[str], Sequence[str]]
 # AUTH, HELLO, QUIT and RESET need no permission on Redis 7.
 _EVERYBODY = ("ping", "time", "role", "client|setname", "unsubscribe")
 _TRANSACTION = ("multi", "exec", "discard", "unwatch")
-_LOOK_AROUND = ("info", "scan", "punsubscribe")
+# Two more than reading needs, for doctor: how many connections hear a channel, and who one is.
+_LOOK_AROUND = ("info", "scan", "punsubscribe", "pubsub|numsub", "acl|whoami")
 
 
 def _pod(fleet: Fleet, user: AclUser) -> Grant:
@@ -121,6 +142,7 @@ def _any_pod(fleet: Fleet, user: AclUser, stops: Sequence[Scope]) -> Grant:
         _selector("setnx", writes=_records(stops)),
         _selector("hset hdel hlen hgetall expire", owns=[fleet.pod_key(own)]),
         _selector("zadd", writes=[fleet.roster_key]),
+        _selector("exists setnx", writes=[fleet.skills_key("*")]),
         _selector("subscribe", channels=[*_kills(scopes), fleet.drill_channel, fleet.sync_channel, echo]),
         _selector("publish", channels=[echo, fleet.events_channel]),
     ]
@@ -171,7 +193,7 @@ def _admin(fleet: Fleet, user: AclUser) -> Grant:
     commands, selectors = _operator(fleet, user)
     return (*commands, *_TRANSACTION), [
         *selectors,
-        _selector("watch", reads=[*_records(scopes), *_epochs(scopes), fleet.audit_key]),
+        _selector("watch", reads=[*_records(scopes), *_epochs(scopes), fleet.audit_key, f"{fleet.audit_key}:bot:*"]),
         _selector("del", writes=_records(scopes)),
         _selector("set setnx", owns=_epochs(scopes)),
         _selector("zrem zremrangebyscore", writes=[fleet.roster_key]),

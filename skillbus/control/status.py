@@ -6,9 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 
 from skillbus.bus.operator_bus import OperatorBus
+from skillbus.control.drill import LastDrill, last_good_drill
 from skillbus.core.orders import KillRecord
+from skillbus.core.ports import Reading
 from skillbus.core.roster import PodView, view
 from skillbus.core.scope import Scope
+from skillbus.errors import SkillbusError
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,7 @@ class Status:
         armed: whether its epoch exists.
         kills: every scope that is killed, the fleet first, with its record.
         pods: every pod of the roster.
+        drill: the last good drill; None: none is known; or why the audit could not be read.
     """
 
     fleet: str
@@ -26,6 +30,7 @@ class Status:
     armed: bool
     kills: tuple[tuple[Scope, KillRecord], ...]
     pods: tuple[PodView, ...]
+    drill: LastDrill | SkillbusError | None = None
 
     @property
     def fleet_record(self) -> KillRecord | None:
@@ -40,13 +45,28 @@ class Status:
 async def status(bus: OperatorBus) -> Status:
     """Look at the whole fleet."""
     _, beats = await bus.heartbeats(await bus.pod_ids())
-    killed = await bus.killed_scopes()
-    reading = await bus.read([bus.fleet.scope, *(scope for scope in killed if scope != bus.fleet.scope)])
-    kills = [(scope, stored.record) for scope, stored in reading.scopes.items() if stored.record is not None]
+    reading, kills = await kills_of(bus)
     return Status(
         fleet=bus.fleet.name,
         server_ms=reading.server_ms,
         armed=reading.armed,
-        kills=tuple((scope, KillRecord.parse(raw)) for scope, raw in kills),
+        kills=kills,
         pods=tuple(view(reading.server_ms, beats)),
+        drill=await _drill(bus),
     )
+
+
+async def kills_of(bus: OperatorBus) -> tuple[Reading, tuple[tuple[Scope, KillRecord], ...]]:
+    """The reading of the fleet's own scope and of all that are killed, and these with their records."""
+    killed = await bus.killed_scopes()
+    reading = await bus.read([bus.fleet.scope, *(scope for scope in killed if scope != bus.fleet.scope)])
+    found = [(scope, stored.record) for scope, stored in reading.scopes.items() if stored.record is not None]
+    return reading, tuple((scope, KillRecord.parse(raw)) for scope, raw in found)
+
+
+async def _drill(bus: OperatorBus) -> LastDrill | SkillbusError | None:
+    """Who may not read the audit sees the fleet all the same."""
+    try:
+        return await last_good_drill(bus)
+    except SkillbusError as error:
+        return error

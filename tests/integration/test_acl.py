@@ -7,6 +7,7 @@ what is shipped. After every attack the latch is compared: record, its TTL, epoc
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,9 @@ RECORD, GROUP_RECORD, POD_RECORD = (f"skillbus:{{prod}}:killed{suffix}" for suff
 EPOCH, GROUP_EPOCH, POD_EPOCH = (f"skillbus:{{prod}}:epoch{suffix}" for suffix in ("", ":group:eu", ":pod:one"))
 KILL, GROUP_KILL, POD_KILL = (f"skillbus:prod:kill{suffix}" for suffix in ("", ":group:eu", ":pod:one"))
 HASH, OTHER_HASH = "skillbus:{prod}:pod:one", "skillbus:{prod}:pod:two"
+SKILLS = "skillbus:{prod}:skills:" + "ab" * 32
 ROSTER, AUDIT = "skillbus:{prod}:roster", "skillbus:{prod}:audit"
+OTHER_BOTS = f"{AUDIT}:bot:pager"
 ECHO, EVENTS = "skillbus:prod:echo:one", "skillbus:prod:events"
 DRILL, SYNC = "skillbus:prod:drill", "skillbus:prod:sync"
 
@@ -90,13 +93,18 @@ def arm_and_kill(root: RawClient) -> None:
         root.call("SET", record, '{"reason":"token leaked"}')
     root.call("HSET", OTHER_HASH, "i1", '{"state":"stopped"}')
     root.call("XADD", AUDIT, "1-1", "what", "kill")
+    root.call("XADD", OTHER_BOTS, "1-1", "kind", "kill")
+    root.call("ZADD", ROSTER, 1, "one", 2, "two")
+    root.call("SET", SKILLS, "told")
 
 
 def latch(root: RawClient) -> list[Reply]:
     """All that no attack may change. The values of keys; of the records also type, time to live and memory place."""
-    keys = (RECORD, GROUP_RECORD, POD_RECORD, EPOCH, GROUP_EPOCH, POD_EPOCH)
+    keys = (RECORD, GROUP_RECORD, POD_RECORD, EPOCH, GROUP_EPOCH, POD_EPOCH, SKILLS)
     told = [root.call(command, key) for key in keys for command in ("GET", "PTTL")]
-    return [*told, root.call("HGETALL", OTHER_HASH), root.call("PTTL", OTHER_HASH), root.call("XLEN", AUDIT)]
+    told += [root.call("XRANGE", stream, "-", "+") for stream in (AUDIT, OTHER_BOTS)]
+    told += [root.call("PTTL", key) for key in (AUDIT, OTHER_BOTS, ROSTER)]
+    return [*told, root.call("HGETALL", OTHER_HASH), root.call("PTTL", OTHER_HASH), root.call("ZRANGE", ROSTER, 0, -1)]
 
 
 # --- every line is accepted -------------------------------------------------------------------------------------------
@@ -168,6 +176,7 @@ def heartbeat() -> list[tuple[Word, ...]]:
         ("EXPIRE", HASH, 60),
         ("HLEN", HASH),
         ("HGETALL", HASH),
+        ("SETNX", SKILLS, "told"),
         ("PUBLISH", EVENTS, "one"),
         ("PUBLISH", ECHO, "e1"),
     ]
@@ -228,6 +237,7 @@ def test_who_may_look_sees_everything_of_the_fleet(server: RealServer, name: str
             ("ZRANGE", ROSTER, 0, -1, "WITHSCORES"),
             ("HGETALL", OTHER_HASH),
             ("TTL", OTHER_HASH),
+            ("GETRANGE", SKILLS, 0, 300_000),
             ("XRANGE", AUDIT, "-", "+"),
             ("XREVRANGE", f"{AUDIT}:bot:bot", "+", "-", "COUNT", 10),
             ("SCAN", 0, "MATCH", "skillbus:{*}:epoch"),
@@ -284,9 +294,11 @@ NAMES = {
     "O": [OTHER_HASH],
     "R": [ROSTER],
     "A": [AUDIT],
+    "B": [OTHER_BOTS],
+    "S": [SKILLS],
     "C": [KILL],
 }
-LOOKERS = {"viewer", "operator", "keeper"}
+LOOKERS = {"viewer", "operator", "keeper", "admin"}
 
 
 @either_default
@@ -347,11 +359,123 @@ def test_one_pod_is_not_another(server: RealServer) -> None:
                 assert attempt(pod, *words) == "NOPERM", words
 
 
+def test_a_set_of_skills_is_set_once(server: RealServer) -> None:
+    """A pod's SETNX behind another's changes nothing, and no pod reads there; nobody else can write there at all."""
+    with logged_in(server, "root") as root:
+        for one in USERS:
+            with logged_in(server, one.name) as client:
+                root.call("DEL", SKILLS)
+                fresh = attempt(client, "SETNX", SKILLS, "first")
+                root.call("SET", SKILLS, "told")
+                again = attempt(client, "SETNX", SKILLS, "second")
+                assert [fresh, again] == ["ok" if one.name in PODS else "NOPERM"] * 2, one.name
+                assert attempt(client, "EXISTS", SKILLS) == ("NOPERM" if one.name == "bot" else "ok"), one.name
+                assert root.call("GET", SKILLS) == b"told"
+                reads = [attempt(client, *words) for words in (("GET", SKILLS), ("GETRANGE", SKILLS, 0, 9))]
+                assert reads == ["NOPERM" if one.name in {*PODS, "bot"} else "ok"] * 2, one.name
+
+
 def test_a_bot_writes_its_own_stream_alone(server: RealServer) -> None:
     """Neither the fleet's audit nor another bot's is a bot's to write."""
     with logged_in(server, "bot") as bot:
         for stream in (AUDIT, f"{AUDIT}:bot:other", f"{AUDIT}:bot:bot2"):
             assert attempt(bot, "XADD", stream, "*", "f", "v") == "NOPERM"
+
+
+CERTIFICATE = json.dumps({"summary": "x" * 1000, "pods": [["one", "i1", "s", 300, ""]] * 4500})
+
+
+@pytest.mark.parametrize("name", ["keeper", "operator", "admin"])
+def test_control_stores_what_it_did_and_everybody_who_may_look_reads_it(server: RealServer, name: str) -> None:
+    """Orders, drills, certificates and restored records go into the audit; a viewer pages through it, either way."""
+    with logged_in(server, name) as control, logged_in(server, "viewer") as eyes:
+        for kind in ("kill", "arm", "sync", "drill", "drill-result", "restored", "refused"):
+            words = ("XADD", AUDIT, "MAXLEN", "~", 100_000, "*", "kind", kind, "scope", "fleet")
+            assert attempt(control, *words) == "ok", kind
+        stored = control.call("XADD", AUDIT, "*", "kind", "certificate", "record", "r1", "certificate", CERTIFICATE)
+        assert isinstance(stored, bytes)
+        pages: list[tuple[Word, ...]] = [
+            ("XREVRANGE", AUDIT, "+", "-", "COUNT", 100),
+            ("XRANGE", AUDIT, b"(" + stored, "+", "COUNT", 100),
+            ("SCAN", 0, "MATCH", f"{AUDIT}:bot:*", "COUNT", 1000, "TYPE", "stream"),
+            ("XREVRANGE", f"{AUDIT}:bot:bot", "+", "-", "COUNT", 100),
+        ]
+        for page in pages:
+            assert attempt(eyes, *page) == "ok", page
+        rows = eyes.call("XRANGE", AUDIT, stored, stored)
+    assert CERTIFICATE.encode() in rows[0][1]  # type: ignore[index,operator]
+
+
+@either_default
+def test_nobody_else_writes_the_audit(server: RealServer) -> None:
+    """Neither pods, nor viewers, nor bots can forge an entry of control's: a drill that was, a record restored."""
+    for name in ["viewer", "bot", *PODS]:
+        with logged_in(server, name) as client:
+            for words in (
+                ("XADD", AUDIT, "*", "kind", "drill-result", "ok", "1"),
+                ("XADD", AUDIT, "MAXLEN", 0, "*", "kind", "reset"),
+                ("XADD", OTHER_BOTS, "*", "kind", "kill"),
+            ):
+                assert attempt(client, *words) == "NOPERM", (name, words)
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_answers_a_drill(server: RealServer, name: str) -> None:
+    """It hears the drill where it hears kills, and tells so in its own hash, with a hint; it cannot call one."""
+    with logged_in(server, name) as pod, logged_in(server, name) as ears, logged_in(server, "operator") as hand:
+        ears.send("SUBSCRIBE", KILL, DRILL)
+        assert [ears.read(), ears.read()] == [[b"subscribe", KILL.encode(), 1], [b"subscribe", DRILL.encode(), 2]]
+        assert hand.call("PUBLISH", DRILL, '{"v":1,"id":"d1"}') == 1
+        assert ears.read() == [b"message", DRILL.encode(), b'{"v":1,"id":"d1"}']
+        assert attempt(pod, "HSET", HASH, "i1", '{"drill":{"id":"d1"}}') == "ok"
+        assert attempt(pod, "PUBLISH", EVENTS, "one") == "ok"
+        assert [attempt(pod, "PUBLISH", channel, "{}") for channel in (DRILL, SYNC, KILL)] == ["NOPERM"] * 3
+
+
+@pytest.mark.parametrize("name", ["viewer", "operator", "admin", "keeper"])
+def test_who_may_look_can_call_a_doctor(server: RealServer, name: str) -> None:
+    """Who one is, how many hear a channel, INFO, ROLE and TTL; what others may do, and CONFIG, stay hidden."""
+    with logged_in(server, name) as eyes:
+        assert eyes.call("ACL", "WHOAMI") == name.encode()
+        assert eyes.call("PUBSUB", "NUMSUB", KILL) == [KILL.encode(), 0]
+        for seen in ("INFO", "ROLE", f"TTL {RECORD}", f"TYPE {EPOCH}"):
+            assert attempt(eyes, *seen.split()) == "ok", seen
+        for hidden in ("ACL DRYRUN root GET x", "CONFIG GET requirepass", f"ACL GETUSER {name}"):
+            assert attempt(eyes, *hidden.split()) == "NOPERM", hidden
+
+
+ADMINS_OWN = {("DEL", "K"), ("SET", "E"), ("SETNX", "E"), ("TYPE", "K"), ("TYPE", "S")}
+
+
+@either_default
+def test_the_admin_has_one_way_to_undo(server: RealServer) -> None:
+    """DEL of a record and SET of an epoch; every other attack is refused to the admin too, and changes nothing."""
+    letters = {key: letter for letter, keys in NAMES.items() for key in keys}
+    with logged_in(server, "root") as root:
+        arm_and_kill(root)
+        before = latch(root)
+        for words in attacks(NAMES):
+            own = (words[0], letters.get(words[1] if len(words) > 1 else "", "")) in ADMINS_OWN and len(words) < 4
+            if own:
+                continue
+            with logged_in(server, "admin") as admin:
+                assert attempt(admin, *words) in expected("admin", words), words
+            assert latch(root) == before, words
+
+
+def test_waitaof_is_granted_where_it_is_asked_for(real_server_binary: ServerBinary, tmp_path: Path) -> None:
+    """A server that knows WAITAOF takes the lines with it, for those who may WAIT; an older one refuses them."""
+    hand, eyes = user(Role.OPERATOR, "operator"), user(Role.VIEWER, "viewer")
+    with RealServer(real_server_binary, tmp_path / "server") as server, RawClient(server.port) as root:
+        known = root.call("COMMAND", "INFO", "WAITAOF") != [None]
+        for one in (hand, eyes):
+            words = acl_line(FLEET, one, waitaof=True).split()[1:]
+            answer = attempt(root, "ACL", "SETUSER", *words)
+            assert answer == ("ok" if known or one is eyes else "ERR")
+        if known:
+            with logged_in(server, "operator") as operator, logged_in(server, "viewer") as viewer:
+                assert operator.call("WAITAOF", 0, 0, 10) == [1, 0]
+                assert attempt(viewer, "WAITAOF", 0, 0, 10) == "NOPERM"
 
 
 def test_nothing_walks_around_the_users(server: RealServer) -> None:

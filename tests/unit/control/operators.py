@@ -44,8 +44,9 @@ class Redis:
     def pod(self, pod_id: str, state: State = State.RUNNING, *, obeys: str = "", age_ms: int = 0, **more: Any) -> None:
         """A pod that beat ``age_ms`` ago."""
         at_ms = self.now_ms - age_ms
-        causes = (CauseLine(kind=CauseKind.RECORD, record_id=obeys),) if obeys else ()
-        beat = Heartbeat(incarnation="i1", state=state, beat_at_ms=at_ms, started_at_ms=1, causes=causes, **more)
+        if obeys:
+            more["causes"] = (CauseLine(kind=CauseKind.RECORD, record_id=obeys),)
+        beat = Heartbeat(incarnation="i1", state=state, beat_at_ms=at_ms, started_at_ms=1, **more)
         self.hand.hset(PROD.pod_key(pod_id), "i1", beat.to_bytes())
         self.hand.zadd(PROD.roster_key, {pod_id: at_ms})
 

@@ -57,10 +57,20 @@ def test_only_the_admin_can_write_an_epoch_or_delete_a_record(role: Role) -> Non
 
 
 def test_a_pod_of_given_groups_reaches_no_other() -> None:
-    """A pod with an id and groups bears these scopes alone, without a pattern."""
+    """A pod with an id and groups bears these scopes alone. Its one pattern is that of the sets of skills."""
     line = acl_line("prod", AclUser(Role.POD, "one", HASH, pod_id="one", groups=("batch", "eu")))
-    assert "*" not in line
+    assert line.count("*") == 1, "of a set nobody knows the digest beforehand"
+    assert "~skillbus:{prod}:skills:*" in line
     assert "skillbus:{prod}:killed:group:batch %R~skillbus:{prod}:killed:group:eu" in line
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_set_of_skills_is_written_once_and_by_pods_alone(role: Role) -> None:
+    """SETNX, and nothing else that writes, in one selector; everybody else has no word there but reading."""
+    line = acl_line("prod", user(role))
+    naming = [selector for selector in re.findall(r"\(([^)]*)\)", line) if ":skills:" in selector]
+    expected = ["resetchannels +exists +setnx %W~skillbus:{prod}:skills:*"] if role in (Role.POD, Role.TENANT_POD) else []
+    assert naming == expected
 
 
 def test_another_database_needs_select() -> None:
