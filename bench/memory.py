@@ -5,9 +5,11 @@ And round trips: a heartbeat's commands are pipelined, so the server reads from 
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -17,12 +19,24 @@ from bench.server import Server
 _BEATS = 10
 
 
-def resident_mib(command: list[str], settle_s: float) -> float:
-    """MiB resident of a process once it is ready and has settled."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def _says_ready(line: str) -> bool:
+    return line.strip() == "ready"
+
+
+def _has_passed(line: str) -> bool:
+    said = json.loads(line)
+    if said["event"] == "pass" and said["outcome"] != "ok":
+        raise RuntimeError(f"the first pass went wrong: {said}")
+    return bool(said["event"] == "pass")
+
+
+def resident_mib(command: list[str], settle_s: float, is_ready: Callable[[str], bool] = _says_ready) -> float:
+    """MiB resident of a process once it has said that it is ready, and has settled."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        assert process.stdout.readline().strip() == "ready"
+        if not any(is_ready(line) for line in process.stdout):
+            raise RuntimeError(f"it ended before it was ready: {command}")
         time.sleep(settle_s)
         return float(psutil.Process(process.pid).memory_info().rss) / 2**20
     finally:
@@ -64,4 +78,4 @@ def _skills_pod_mib(server: Server, folder: Path) -> float:
     manifest = Path(__file__).parent.parent / "examples" / "manifest.yaml"
     target = folder / "skills"
     command = [sys.executable, "-m", "bench.skills_pod", server.url, str(folder / "m2"), str(manifest), str(target)]
-    return resident_mib(command, 3.0)
+    return resident_mib(command, 3.0, _has_passed)

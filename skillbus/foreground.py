@@ -13,9 +13,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from skillbus.output import ERROR, INTERRUPTED, KILLED, OK, UNKNOWN, Output, print_json, say, spoken
 
@@ -31,17 +33,27 @@ TOLD = "SKILLBUS_RUN_TOLD"
 _ONCE_PATIENCE_S = 5.0
 """Seconds that ``--once`` waits for a pod that holds: long enough for a reconnect, short enough for a script."""
 
+_ERASE = "\r\x1b[K"
+
 _END_GRACE_S = 3.0
 """Seconds beyond the program's own grace in which a pod must have ended after SIGTERM."""
 
 
-def become(given: Mapping[str, Any], program: Sequence[str], *, once: bool, output: Output) -> NoReturn:
+def become(
+    given: Mapping[str, Any],
+    program: Sequence[str],
+    *,
+    once: bool,
+    output: Output,
+    rollback: tuple[str, str] | None = None,
+) -> NoReturn:
     """Replace this process by a pod in the foreground.
 
     Args:
         given: settings by name, as ``Settings.load`` takes them.
+        rollback: a skill's name and the digest to put back, for ``skillbus rollback``.
     """
-    told = {"given": dict(given), "program": list(program), "once": once, "output": output}
+    told = {"given": dict(given), "program": list(program), "once": once, "output": output, "rollback": rollback}
     command = [sys.executable, "-P", "-m", "skillbus.foreground", *sys.argv[1:]]
     os.execve(sys.executable, command, os.environ | {TOLD: json.dumps(told)})  # noqa: S606 (no shell is what we want)
 
@@ -52,23 +64,106 @@ def main() -> None:
     if told is None:
         raise SystemExit("skillbus.foreground is not for calling: use skillbus run")
     output = Output(told["output"])
-    with spoken("run", output):
+    verb = "rollback" if told["rollback"] else "run"
+    with spoken(verb, output):
         from skillbus.settings import Settings
 
-        settings = Settings.load(**told["given"])
-        pod = _pod(settings, told["program"])
-        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        if not os.environ.get("SKILLBUS_DEBUG"):
-            logging.getLogger("skillbus.pod.pod").addFilter(_without_traceback)
+        once = bool(told["once"])
+        progress = _Progress(once)
+        _log(progress, told_as_result=once and output is Output.TABLE and progress.is_shown)
+        settings = _paced(Settings.load(**told["given"]), once)
+        pod = _pod(settings, told["program"], told["rollback"], progress.tell)
         runner = _Runner(pod, settings.pod.stop_grace_s + _END_GRACE_S)
-        code, result, outcome = runner.once() if told["once"] else runner.forever()
-        if output is Output.JSON and told["once"]:
-            print_json("run", _fields(pod, runner.standing, code, result, outcome))
+        code, result, outcome = runner.once(progress.clear) if once else runner.forever()
+        if once and output is Output.JSON:
+            print_json(verb, _fields(pod, runner.standing, code, result, outcome))
+        elif result is not None and outcome is not None:
+            sys.stdout.write(summary(outcome, result, pod.last_pass.took_s if pod.last_pass else 0.0))
         sys.stdout.flush()
         if not runner.ended:
             # A pass that will not end must not keep the process: the guard ends what a program left behind.
             os._exit(code or ERROR)
         raise SystemExit(code)
+
+
+def summary(outcome: Outcome, result: PassResult, took_s: float) -> str:
+    """What a pass did, for a person: each error, what was put back, and a last line that says it all."""
+    from skillbus.core.text import harmless
+
+    lines = [f"error: {harmless(text, 2000)}" for text in result.errors]
+    lines += [f"put back: {harmless(name)}" for name in result.reverted]
+    done = ", ".join(f"{count} {word}" for word, count in result.counts.items() if count)
+    errors = f", {len(result.errors)} error{'s' if len(result.errors) > 1 else ''}" if result.errors else ""
+    words = {"ok": done or "done", "failed": done or "nothing done", "aborted": f"aborted: {done or 'nothing done'}"}
+    return "\n".join([*lines, harmless(f"{words[outcome]}{errors} in {took_s:.1f} s", 2000)]) + "\n"
+
+
+class _Progress:
+    """What a pass is at, in one line on stderr that each text overwrites; nothing where there is no terminal.
+
+    It is told from the pod's threads, and shares stderr with the log, which clears the line first.
+    """
+
+    def __init__(self, once: bool) -> None:
+        self.is_shown = once and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._lock = threading.Lock()
+        self._lies_there = False
+
+    def tell(self, text: str) -> None:
+        """Show ``text`` instead of what was there."""
+        if not self.is_shown:
+            return
+        from skillbus.core.text import harmless
+
+        try:
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+        except OSError:
+            width = 80
+        with self._lock:
+            self._lies_there = True
+            self._write(_ERASE + harmless(text, max(width - 1, 20)))
+
+    def clear(self) -> None:
+        """Take it away."""
+        with self._lock:
+            if self._lies_there:
+                self._lies_there = False
+                self._write(_ERASE)
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, UnicodeError):  # Progress must not fail a pass.
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Lines of the log, above the line of progress."""
+
+    def __init__(self, progress: _Progress) -> None:
+        super().__init__(sys.stderr)
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress.clear()
+        super().emit(record)
+
+
+def _log(progress: _Progress, *, told_as_result: bool) -> None:
+    """To stderr. A person who watches one pass is told its result at the end, and is not told it twice."""
+    level = logging.WARNING if told_as_result else logging.INFO
+    logging.basicConfig(handlers=[_LogHandler(progress)], level=level, format="%(asctime)s %(levelname)s %(message)s")
+    if os.environ.get("SKILLBUS_DEBUG"):
+        return
+    logging.getLogger("skillbus.pod.pod").addFilter(_without_traceback)
+    if told_as_result:
+        logging.getLogger("skillbus.pod.loop").setLevel(logging.CRITICAL)
+
+
+def _paced(settings: Settings, once: bool) -> Settings:
+    """Who asks for one pass, or looks on, does not wait for a share of a spread. Who sets one looks on with it."""
+    if not once and (settings.pod.spread_s is not None or not sys.stderr.isatty()):
+        return settings
+    return type(settings)(settings.bus, settings.pod.model_copy(update={"spread_s": 0.0}), settings.skills)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -78,15 +173,17 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def _pod(settings: Settings, program: list[str]) -> Pod:
+def _pod(settings: Settings, program: list[str], rollback: list[str] | None, tell: Callable[[str], None]) -> Pod:
     from skillbus.errors import BadSettings
-    from skillbus.wiring import command_pod, skills_pod
+    from skillbus.wiring import command_pod, rollback_pod, skills_pod
 
+    if rollback:
+        return rollback_pod(settings, *rollback, tell=tell)
     if program:
         return command_pod(settings, program)
     if not settings.skills.skills_manifest:
         raise BadSettings("nothing to run: give --manifest SRC for skills, or -- PROGRAM ARG… for a program")
-    return skills_pod(settings)
+    return skills_pod(settings, tell=tell)
 
 
 class _Runner:
@@ -104,7 +201,7 @@ class _Runner:
         pod.on_change(lambda standing: self._news.set())
 
     def _on_pass(self, ended: Any) -> None:
-        self._passed = (ended.outcome, ended.result)
+        self._passed = (ended.outcome, replace(ended.result, installed=None))  # of which nothing is shown
         self._news.set()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -143,8 +240,8 @@ class _Runner:
         self._stop()
         return (INTERRUPTED if self._signal == signal.SIGINT else OK), None, None
 
-    def once(self) -> tuple[int, PassResult | None, Outcome | None]:
-        """Until one pass has ended, or it is clear that there will be none."""
+    def once(self, clear: Callable[[], None]) -> tuple[int, PassResult | None, Outcome | None]:
+        """Until one pass has ended, or it is clear that there will be none; ``clear`` takes the progress away."""
         from skillbus.clock import boottime_s
 
         self._start()
@@ -155,6 +252,7 @@ class _Runner:
         self._raise_if_broken()
         self.standing = standing = self._pod.standing
         self._stop()
+        clear()
         if code in (KILLED, UNKNOWN):
             say(f"skillbus: nothing done: {standing.why or 'no answer from Redis yet'}")
         outcome, result = self._passed or (None, None)

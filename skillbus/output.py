@@ -43,7 +43,15 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run ``work`` on a loop of its own. Imported here, for a help text needs no event loop."""
     import asyncio
 
-    return asyncio.run(work)
+    found: list[T] = []
+
+    async def keep() -> None:
+        # Not as the task's own result: asyncio lets ``signal`` make a text of that at the end, and the text of a fleet
+        # of thousands takes a second.
+        found.append(await work)
+
+    asyncio.run(keep())
+    return found[0]
 
 
 def say(text: str) -> None:

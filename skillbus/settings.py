@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from skillbus.core.scope import checked_name
@@ -50,6 +50,25 @@ def _words(value: Any) -> Any:
     return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
 
 
+def http_address(text: str) -> tuple[str, int]:
+    """``(host, port)`` of ``0.0.0.0:9464``, ``[::1]:9464`` or ``:9464``, which is on loopback.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):(\d{1,5})", text)
+    if match is None or int(match[2]) > 65535:
+        raise ValueError(f"{text!r} is no HOST:PORT: write it as 0.0.0.0:9464, [::1]:9464 or :9464")
+    return match[1].strip("[]") or "127.0.0.1", int(match[2])
+
+
+def _http(text: str) -> str:
+    if text:
+        http_address(text)
+    return text
+
+
+Http = Annotated[str, AfterValidator(_http)]
 Seconds = Annotated[float, BeforeValidator(duration_s)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 
@@ -137,6 +156,11 @@ class PodSettings(_Group):
     every_s: Seconds = Field(86400.0, validation_alias=AliasChoices("SKILLBUS_EVERY_S", "SKILLBUS_EVERY"))
     """Seconds from one pass to the next. Default: a day, which is how often a manifest of skills is worth reading."""
 
+    spread_s: Seconds | None = Field(None, validation_alias=AliasChoices("SKILLBUS_SPREAD_S", "SKILLBUS_SPREAD"))
+    """Seconds over which the pods of a fleet spread their first passes after a start; with it each interval becomes up
+    to a tenth longer or shorter, so that they do not march in step. 0: every time is exact. Default: 30 s, or a tenth
+    of the interval if that is less, for skills on a machine that nobody watches; 0 for everything else."""
+
     heartbeat_s: Seconds = 2.0
     """Seconds between heartbeats, hence the longest a lost kill message goes unnoticed."""
 
@@ -152,6 +176,10 @@ class PodSettings(_Group):
 
     require_armed: bool = True
     """Whether a fleet without an epoch holds. ``false`` is for those who prefer to run after a loss of data."""
+
+    http: Http = ""
+    """``HOST:PORT`` where this pod answers ``/livez``, ``/readyz`` and ``/metrics``. Without a host it is loopback;
+    port 0 is any free one. Default: nowhere, for a port is one more thing to guard."""
 
     policy_file: Path | None = None
     """A file that stops this pod while it says ``force-off``. Named but unreadable: the pod holds."""
@@ -187,10 +215,33 @@ class SkillsSettings(_Group):
     skills_token: SecretStr | None = Field(
         None, validation_alias=AliasChoices("SKILLBUS_SKILLS_TOKEN", "NBI_MANAGED_SKILLS_TOKEN")
     )
-    """A bearer token for the hosts below, and no others."""
+    """A bearer token for the hosts below, and no others. Default: the next one, or what ``gh auth token`` says; these
+    are GitHub's, and go to GitHub's hosts alone."""
+
+    github_token: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("SKILLBUS_GITHUB_TOKEN", "GITHUB_TOKEN", "GH_TOKEN")
+    )
+    """The token that GitHub's own tools use, if no token for skills is set."""
 
     skills_token_hosts: Words = ("github.com", "api.github.com", "codeload.github.com", "raw.githubusercontent.com")
     """The hosts that may see the token."""
+
+    skills_redirect_hosts: Words = (
+        "codeload.github.com",
+        "release-assets.githubusercontent.com",
+        "objects.githubusercontent.com",
+        "github-releases.githubusercontent.com",
+    )
+    """Where a download may be redirected to, besides the host that was asked. Default: where GitHub keeps tarballs and
+    releases. They never see the token."""
+
+    github_api_url: str | None = Field(None, validation_alias=AliasChoices("SKILLBUS_GITHUB_API_URL", "GITHUB_API_URL"))
+    """The API of a GitHub of your own, ``https://HOST/api/v3``. Its hosts are trusted with the token."""
+
+    github_server_url: str | None = Field(
+        None, validation_alias=AliasChoices("SKILLBUS_GITHUB_SERVER_URL", "GITHUB_SERVER_URL")
+    )
+    """Its pages, ``https://HOST``. Default: follows from the API, and the API from this."""
 
     skills_local_hosts: Words = ()
     """Loopback or link-local hosts, and hosts without TLS, that a manifest may point at. Default: none."""

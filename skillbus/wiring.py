@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from skillbus.skills.options import SkillsOptions
 
 
+_SPREAD_S = 30.0
+"""Long enough to thin out a thousand starts, short enough that nobody wonders why nothing happens."""
+
+
 def endpoint_of(bus: BusSettings) -> Endpoint:
     """Where Redis is and who we are there."""
     return Endpoint(
@@ -62,19 +66,44 @@ def command_pod(settings: Settings, argv: Sequence[str], environ: Mapping[str, s
     return pod_of(settings, reconciler, work=f"{Path.cwd()}\0{' '.join(argv)}")
 
 
-def skills_pod(settings: Settings) -> Pod:
-    """A pod with the built-in skills reconciler."""
+def _nobody(text: str) -> None:
+    """Where progress goes that nobody watches."""
+
+
+def skills_pod(settings: Settings, *, tell: Callable[[str], None] = _nobody) -> Pod:
+    """A pod with the built-in skills reconciler.
+
+    Args:
+        tell: called with what a pass is at, in short plain sentences, from any thread.
+    """
     from skillbus.skills.reconciler import SkillsReconciler
 
     options = skills_options(settings)
     roots = " ".join(str(root) for root in options.targets)
-    return pod_of(_with_interval(settings), SkillsReconciler(options, BootClock()), work=roots)
+    return pod_of(_spread(_with_interval(settings)), SkillsReconciler(options, BootClock(), tell=tell), work=roots)
 
 
-def skills_options(settings: Settings) -> SkillsOptions:
-    """What the skills reconciler is to do."""
+def rollback_pod(settings: Settings, name: str, digest: str, *, tell: Callable[[str], None] = _nobody) -> Pod:
+    """A pod whose passes put one kept version of a skill back. It has the id of the skills pod of these roots.
+
+    So whatever stops that one stops this one, too.
+    """
+    from skillbus.skills.rollback import Rollback
+
+    options = skills_options(settings)
+    roots = " ".join(str(root) for root in options.targets)
+    return pod_of(settings, Rollback(options, BootClock(), name, digest, tell), work=roots)
+
+
+def skills_options(settings: Settings, *, online: bool = True) -> SkillsOptions:
+    """What the skills reconciler is to do.
+
+    Args:
+        online: whether anything will be asked of the web. Then, if no token is set, ``gh`` is run to find one.
+    """
     from skillbus.skills.options import SkillsOptions
     from skillbus.skills.targets import resolve_targets
+    from skillbus.skills.trust import trusted
 
     skills = settings.skills
     targets = resolve_targets(skills.skills_targets, os.environ, Path.home(), Path.cwd())
@@ -82,9 +111,7 @@ def skills_options(settings: Settings) -> SkillsOptions:
         manifests=skills.skills_manifest,
         targets=tuple(dict.fromkeys(target.user_root for target in targets)),
         project_targets=tuple(dict.fromkeys(target.project_root for target in targets)),
-        token=skills.skills_token.get_secret_value() if skills.skills_token else None,
-        token_hosts=skills.skills_token_hosts,
-        local_hosts=skills.skills_local_hosts,
+        **trusted(skills, find_token=online),
         max_archive_mb=skills.skills_max_archive_mb,
         strict=skills.skills_strict,
     )
@@ -96,6 +123,14 @@ def _with_interval(settings: Settings) -> Settings:
     if interval_s is None or "every_s" in settings.pod.model_fields_set:
         return settings
     return Settings(settings.bus, settings.pod.model_copy(update={"every_s": interval_s}), settings.skills)
+
+
+def _spread(settings: Settings) -> Settings:
+    """A fleet of skills pods spreads its passes: a manifest is asked by all of them, and restarts come in waves."""
+    if settings.pod.spread_s is not None:
+        return settings
+    spread_s = min(_SPREAD_S, settings.pod.every_s / 10)
+    return Settings(settings.bus, settings.pod.model_copy(update={"spread_s": spread_s}), settings.skills)
 
 
 def pod_of(settings: Settings, reconciler: Reconciler, *, work: str) -> Pod:

@@ -8,13 +8,17 @@ boot-time clock at which the disturbance was certainly over.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,6 +85,20 @@ class Complaining:
         """One pass."""
         checkpoint()
         return PassResult(dict.fromkeys(self._errors, 1), self._errors)
+
+
+class Holding:
+    """A reconciler that finds this set of skills on its disk."""
+
+    vouched = True
+
+    def __init__(self, skills: Mapping[str, str]) -> None:
+        self._skills = skills
+
+    async def reconcile(self, checkpoint: Checkpoint) -> PassResult:
+        """One pass."""
+        checkpoint()
+        return PassResult({"unchanged": len(self._skills)}, installed=dict(self._skills))
 
 
 class Worker:
@@ -422,6 +440,24 @@ class Ran:
 def skillbus(*words: str, env: Mapping[str, str]) -> Ran:
     """``python -m skillbus WORDS…`` as a real process. It never shows a traceback."""
     return ended(launched(*words, env=env))
+
+
+def skillbus_on_terminal(*words: str, env: Mapping[str, str]) -> Ran:
+    """The same, with a terminal of 100 columns for stderr; what it was sent is ``err``."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    settings = {**env, "TERM": "xterm"}
+    settings.pop("COLUMNS", None)
+    command = [sys.executable, "-m", "skillbus", *words]
+    process = subprocess.Popen(command, env=settings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # EIO: nobody holds the other end any more
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    return Ran(process.returncode, out.decode(), shown.decode(), out + shown)
 
 
 def launched(*words: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:

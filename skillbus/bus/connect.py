@@ -73,6 +73,11 @@ class Endpoint:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     @property
+    def user(self) -> str:
+        """The ACL user that we are there; empty: the server's default one."""
+        return self.username or str(parse_url(self.url).get("username") or "")
+
+    @property
     def database(self) -> int:
         """The database number that all keys live in."""
         return int(parse_url(self.url).get("db", 0))

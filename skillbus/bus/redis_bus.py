@@ -24,6 +24,9 @@ from skillbus.errors import BusDenied, BusNotReady
 HASH_TTL_S = 60
 """Seconds a pod's hash outlives its last beat (docs/protocol.md §1)."""
 
+LASTING_TTL_S = 7 * 86400
+"""The same for a hash in which somebody could not vouch for the end of its work: as long as the roster remembers."""
+
 
 class RedisBus:
     """A pod's two connections to Redis: one that listens, one that asks."""
@@ -50,7 +53,14 @@ class RedisBus:
             return reading_of(scopes, answers, self._endpoint)
 
     async def beat(
-        self, scopes: Sequence[Scope], pod_id: str, heartbeat: Heartbeat, echo: bytes, *, hint: bool
+        self,
+        scopes: Sequence[Scope],
+        pod_id: str,
+        heartbeat: Heartbeat,
+        echo: bytes,
+        *,
+        hint: bool,
+        lasting: bool = False,
     ) -> Reading:
         """Read every scope and leave evidence, in one round trip. A server that spoils writes alone is read."""
         key = self._fleet.pod_key(pod_id)
@@ -60,7 +70,7 @@ class RedisBus:
                 reads_count = len(pipe)
                 pipe.zadd(self._fleet.roster_key, {pod_id: heartbeat.beat_at_ms})
                 pipe.hset(key, heartbeat.incarnation, heartbeat.to_bytes().decode())
-                pipe.expire(key, HASH_TTL_S)
+                pipe.expire(key, LASTING_TTL_S if lasting else HASH_TTL_S)
                 pipe.hlen(key)
                 pipe.publish(self._fleet.echo_channel(pod_id), echo)
                 if hint:
@@ -72,6 +82,18 @@ class RedisBus:
         async with self._resolving_anew():
             refusal = _spoiled(written, self._endpoint)
         return Reading(reading.scopes, reading.server_ms, reading.armed, refusal, count)
+
+    async def tell_skills(self, digest: str, value: bytes) -> None:
+        """``EXISTS``, then ``SETNX``: equal digests are equal values, so the first writer has written for all.
+
+        A set may weigh some hundred KB, and a fleet has the same at the same time: so most pods send a question.
+        """
+        key = self._fleet.skills_key(digest)
+        with translated(self._endpoint):
+            with suppress(wire.NoPermissionError):  # rules of before the question: the write is what they must allow
+                if await self._client.exists(key):
+                    return
+            await self._client.setnx(key, value)
 
     @asynccontextmanager
     async def _resolving_anew(self) -> AsyncIterator[None]:

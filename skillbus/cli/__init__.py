@@ -17,8 +17,17 @@ VERBS = {
     "reset": ("reset", "Permit a restart (admin). Starts nothing."),
     "arm": ("reset", "Arm a new fleet (admin): until then its pods hold."),
     "status": ("status", "Show the fleet, its kills and its pods."),
+    "drill": ("drill", "Rehearse the stop: who would hear it, and how fast. Stops nothing."),
+    "history": ("history", "Show the audit: who ordered what, and what was proved of a kill."),
     "run": ("run", "Run a pod: a reconciler that stops on one message and stays stopped."),
     "sync": ("sync", "Ask every pod for a pass now."),
+    "plan": ("plan", "Show what a pass of skills would do here. Changes nothing."),
+    "verify": ("verify", "Hold the skills on this disk against skillbus.lock."),
+    "rollback": ("rollback", "Put an earlier version of a skill back."),
+    "validate": ("validate", "Hold skills against the specification, with line numbers."),
+    "manifest": ("manifest", "Check manifests; print their JSON Schema."),
+    "doctor": ("doctor", "Look for what would keep the switch from working, before an incident shows it."),
+    "acl": ("acl", "Print ready ACL lines for Redis 7 and newer."),
     "config": ("config", "Show the settings in force and where each came from."),
     "demo": ("demo", "Run a whole fleet on this machine, and stop it."),
 }
@@ -37,8 +46,11 @@ class Verbs(TyperGroup):
         if cmd_name not in VERBS:
             return None
         module = import_module(f"skillbus.cli.{VERBS[cmd_name][0]}")
+        found = getattr(module, cmd_name)
+        if isinstance(found, typer.Typer):  # a verb with verbs of its own
+            return get_command(found)
         one = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        one.command(cmd_name)(getattr(module, cmd_name))
+        one.command(cmd_name)(found)
         return get_command(one)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

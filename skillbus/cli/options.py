@@ -12,6 +12,7 @@ from skillbus.output import Output
 if TYPE_CHECKING:
     from skillbus.core.scope import Scope
     from skillbus.settings import Settings
+    from skillbus.skills.options import SkillsOptions
 
 
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print: table or json.")]
@@ -24,6 +25,14 @@ GroupOption = Annotated[str | None, typer.Option("--group", help="Only this grou
 PodOption = Annotated[str | None, typer.Option("--pod", help="Only this pod.")]
 ByOption = Annotated[str | None, typer.Option("--by", help="Who says so. Default: you, on this machine.")]
 
+ManifestOption = Annotated[
+    list[str] | None, typer.Option("--manifest", help="A manifest: file or URL. [env: SKILLBUS_SKILLS_MANIFEST]")
+]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="claude, agents, codex, or a path. [env: SKILLBUS_SKILLS_TARGETS]"),
+]
+
 
 def settings_for(fleet: str | None, redis: str | None, **given: Any) -> Settings:
     """The settings in force, options first."""
@@ -31,6 +40,13 @@ def settings_for(fleet: str | None, redis: str | None, **given: Any) -> Settings
 
     refuse_password(redis)
     return Settings.load(fleet=fleet, redis_url=redis, **given)
+
+
+def skills_options_for(manifest: list[str] | None = None, target: list[str] | None = None) -> SkillsOptions:
+    """What a pass of skills would be told here, options first."""
+    from skillbus.wiring import skills_options
+
+    return skills_options(settings_for(None, None, skills_manifest=manifest or None, skills_targets=target or None))
 
 
 def refuse_password(redis: str | None) -> None:

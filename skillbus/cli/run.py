@@ -19,6 +19,9 @@ def run(
     stop_grace: Annotated[str | None, typer.Option("--stop-grace", help="From SIGTERM to SIGKILL; 0: at once.")] = None,
     pod_id: Annotated[str | None, typer.Option("--pod-id", help="This pod's id. [env: SKILLBUS_POD_ID]")] = None,
     group: Annotated[list[str] | None, typer.Option("--group", help="A group of this pod.")] = None,
+    http: Annotated[
+        str | None, typer.Option("--http", metavar="HOST:PORT", help="Probes and metrics. [env: SKILLBUS_HTTP]")
+    ] = None,
     output: OutputOption = Output.TABLE,
     fleet: FleetOption = None,
     redis: RedisOption = None,
@@ -36,6 +39,7 @@ def run(
             "stop_grace_s": stop_grace,
             "pod_id": pod_id,
             "groups": group or None,
+            "http": http,
             "skills_manifest": manifest or None,
             "skills_targets": target or None,
         }

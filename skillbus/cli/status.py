@@ -7,23 +7,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from skillbus.cli.console import stdout
+from skillbus.cli.holders import show_holders
 from skillbus.cli.options import FleetOption, OutputOption, RedisOption, settings_for
 from skillbus.output import KILLED, Output, print_json, run_async, spoken
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
     from skillbus.control.status import Status
     from skillbus.core.roster import Life, PodView
     from skillbus.settings import Settings
 
-_ROWS = 200
-_STYLES = {"running": "green", "stopped": "red", "stopping": "bold red", "holding": "yellow", "unconfirmed": "bold red"}
+_ROWS = 60
+_WIDE = 110
+"""Columns of a terminal from which on the digest of a pod's skills leaves room for the rest."""
+_SHORT = 8
+_STYLES = {
+    "running": "green",
+    "stopped": "red",
+    "stopping": "bold red",
+    "holding": "yellow",
+    "deaf": "bold yellow",
+    "unconfirmed": "bold red",
+}
 
 
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Redraw until interrupted.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 3 if the fleet is killed.")] = False,
+    skill: Annotated[
+        str | None, typer.Option("--skill", metavar="NAME[@DIGEST]", help="Which live pods hold this skill.")
+    ] = None,
     output: OutputOption = Output.TABLE,
     fleet: FleetOption = None,
     redis: RedisOption = None,
@@ -31,15 +47,20 @@ def status(
     """Show the fleet, its kills and its pods."""
     with spoken("status", output):
         settings = settings_for(fleet, redis)
+        if skill is not None:
+            show_holders(settings, skill, output)
+            return
         if watch:
-            run_async(_watch(settings, output))
+            from skillbus.cli.wall import watch as keep_watch
+
+            run_async(keep_watch(settings, output))
         seen = run_async(_look(settings))
         if output is Output.JSON:
             print_json("status", fields_of(seen))
         else:
             console = stdout()
             console.print(headline(seen), markup=False, style="bold")
-            for line in _kill_lines(seen):
+            for line in kill_lines(seen):
                 console.print(line, markup=False)
             if seen.pods:
                 console.print(_table(seen))
@@ -53,31 +74,6 @@ async def _look(settings: Settings) -> Status:
 
     async with operator_bus(settings) as bus:
         return await look(bus)
-
-
-async def _watch(settings: Settings, output: Output) -> None:
-    """Redraw every second, until interrupted. What cannot be read is said, and the figures are not shown as fresh."""
-    import asyncio
-
-    from rich.console import Group
-    from rich.live import Live
-    from rich.text import Text
-
-    from skillbus.errors import SkillbusError
-
-    with Live(console=stdout(), auto_refresh=False) as live:
-        while True:
-            try:
-                seen = await _look(settings)
-            except SkillbusError as error:
-                live.update(Text(f"UNKNOWN: {error}", style="bold red"), refresh=True)
-            else:
-                if output is Output.JSON:
-                    print_json("status", fields_of(seen))
-                else:
-                    lines = [Text(headline(seen), style="bold"), *(Text(line) for line in _kill_lines(seen))]
-                    live.update(Group(*lines, _table(seen)), refresh=True)
-            await asyncio.sleep(1)
 
 
 def headline(seen: Status) -> str:
@@ -112,34 +108,93 @@ def _all_lifted(seen: Status) -> bool:
     return all(cause.lifted for life in lives for cause in life.beat.causes)
 
 
-def _kill_lines(seen: Status) -> list[str]:
-    """Every kill that the headline does not name already."""
-    return [f"{scope} is killed: {record.sentence()}" for scope, record in seen.kills if scope.name]
+def kill_lines(seen: Status) -> list[str]:
+    """Every kill that the headline does not name already; and how long ago it was seen that a kill would be heard."""
+    kills = [f"{scope} is killed: {record.sentence()}" for scope, record in seen.kills if scope.name]
+    return kills + _drill_lines(seen)
+
+
+def _drill_lines(seen: Status) -> list[str]:
+    from skillbus.control.drill import LastDrill
+    from skillbus.core.text import harmless
+
+    if isinstance(seen.drill, LastDrill):
+        ago_s = max(0, seen.server_ms - seen.drill.at_ms) // 1000
+        return [f"last good drill {_ago(ago_s)} ago: {harmless(seen.drill.sentence)}"]
+    if seen.drill is None and any(pod.current for pod in seen.pods):
+        return ["no good drill is known: skillbus drill rehearses the stop, and stops nothing"]
+    return []
+
+
+def _ago(seconds: int) -> str:
+    """In one unit: ``40 s``, ``5 min``, ``3 h``, ``12 days``."""
+    for unit_s, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds // unit_s} {unit}"
+    return f"{seconds} s"
+
+
+def _drill_field(seen: Status) -> dict[str, Any] | None:
+    """None: no good one is known."""
+    from dataclasses import asdict
+
+    from skillbus.control.drill import LastDrill
+
+    if seen.drill is None:
+        return None
+    return asdict(seen.drill) if isinstance(seen.drill, LastDrill) else {"error": str(seen.drill)}
 
 
 def _table(seen: Status) -> Table:
+    table = pod_table(seen.pods[:_ROWS])
+    if len(seen.pods) > _ROWS:
+        table.add_row(f"… and {len(seen.pods) - _ROWS} more")
+    return table
+
+
+def pod_table(pods: Sequence[PodView], *, is_grey: bool = False, one_line: bool = False) -> Table:
+    """A row for each pod.
+
+    Args:
+        is_grey: without colours, for figures that are not fresh.
+        one_line: what does not fit is cut, and does not wrap.
+    """
     from rich.table import Table
     from rich.text import Text
 
     from skillbus.core.text import harmless
 
-    table = Table("pod", "state", "heard from", "hears", "last pass", "why", box=None, pad_edge=False)
-    for pod in seen.pods[:_ROWS]:
+    shows_skills = stdout().width >= _WIDE and any(life.beat.skills for pod in pods for life in pod.lives)
+    extra = ["skills"] if shows_skills else []
+    table = Table("pod", "state", "heard from", "hears", "last pass", *extra, "why", box=None, pad_edge=False)
+    for column in table.columns:
+        column.no_wrap = one_line
+    for pod in pods:
         life = _life(pod)
         word = f"{pod.word} (twin)" if pod.twin else pod.word
-        style = _STYLES.get(pod.word, "")
+        style = "" if is_grey else _STYLES.get(pod.word, "")
         shown = f"[{style}]{word}[/]" if style else word
         if life is None:
-            table.add_row(pod.pod_id, shown, "-", "-", "-", "in the roster; its evidence has expired")
+            rest = ["-"] * (4 if shows_skills else 3)
+            table.add_row(pod.pod_id, shown, *rest, "in the roster; its evidence has expired")
             continue
-        hears = "-" if life not in pod.current else ("yes" if life.beat.armed else "DEAF")
-        if life.beat.hears and not life.beat.armed:
-            hears = "not yet"
-        why = Text(harmless(_why(life), 120))
-        table.add_row(pod.pod_id, shown, f"{life.age_s:.0f} s ago", hears, Text(harmless(_last_pass(life), 40)), why)
-    if len(seen.pods) > _ROWS:
-        table.add_row(f"… and {len(seen.pods) - _ROWS} more", "", "", "", "", "")
+        skills = [Text(harmless(life.beat.skills[:_SHORT]) or "-")] if shows_skills else []
+        told = [Text(harmless(_last_pass(life), 40)), *skills, Text(harmless(_why(life), 120))]
+        table.add_row(pod.pod_id, shown, f"{life.age_s:.0f} s ago", _hears(pod, life), *told)
     return table
+
+
+def _hears(pod: PodView, life: Life) -> str:
+    """Whether, and for how long as of its last beat, by the server's clock."""
+    beat = life.beat
+    if life not in pod.current:
+        return "-"
+    if beat.armed:
+        since = f", {_ago((beat.beat_at_ms - beat.hears_since_ms) // 1000)}" if beat.hears_since_ms else ""
+        return f"yes{since}"
+    if beat.state == "starting" or (beat.hears and not pod.deaf):
+        return "not yet"
+    return f"DEAF {_ago(max(0, beat.beat_at_ms - beat.deaf_since_ms) // 1000)}" if beat.deaf_since_ms else "DEAF"
 
 
 def _life(pod: PodView) -> Life | None:
@@ -172,23 +227,25 @@ def _last_pass(life: Life) -> str:
 
 def fields_of(seen: Status) -> dict[str, Any]:
     """The status as JSON fields."""
+    return {**fleet_fields(seen), "pods": [pod_fields(pod) for pod in seen.pods]}
+
+
+def fleet_fields(seen: Status) -> dict[str, Any]:
+    """Of the fleet as a whole."""
     return {
         "fleet": seen.fleet,
         "armed": seen.armed,
         "server_ms": seen.server_ms,
         "headline": headline(seen),
         "kills": [{"scope": str(scope), "record": record.model_dump()} for scope, record in seen.kills],
+        "last_good_drill": _drill_field(seen),
         "counts": dict(seen.counts()),
-        "pods": [
-            {
-                "pod": pod.pod_id,
-                "word": pod.word,
-                "twin": pod.twin,
-                "incarnations": [
-                    {"presence": life.presence, "age_s": life.age_s, **life.beat.model_dump(mode="json")}
-                    for life in pod.lives
-                ],
-            }
-            for pod in seen.pods
-        ],
     }
+
+
+def pod_fields(pod: PodView) -> dict[str, Any]:
+    """One pod as JSON fields."""
+    lives = [
+        {"presence": life.presence, "age_s": life.age_s, **life.beat.model_dump(mode="json")} for life in pod.lives
+    ]
+    return {"pod": pod.pod_id, "word": pod.word, "twin": pod.twin, "incarnations": lives}

@@ -49,6 +49,31 @@ class PassLine(BaseModel):
     reverted: tuple[str, ...] = ()
 
 
+class DrillLine(BaseModel):
+    """What one incarnation has to say of one drill (docs/protocol.md §3.13). An instant of 0 has not come yet.
+
+    Attributes:
+        heard_at_ms: the message was there.
+        gate_at_ms: the switch had said what a kill would do.
+        loop_at_ms: the pod's loop had its turn.
+        answered_at_ms: the heartbeat left that says so.
+        trips: whether a kill of each scope of the pod would stop it (or it is stopped).
+        lease: whether it had a lease.
+        channels: kill channels whose confirmation was counted on the connection that heard the drill.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    heard_at_ms: Millis = 0
+    gate_at_ms: Millis = 0
+    loop_at_ms: Millis = 0
+    answered_at_ms: Millis = 0
+    trips: bool = False
+    lease: bool = False
+    channels: tuple[str, ...] = ()
+
+
 class Heartbeat(BaseModel):
     """One incarnation's evidence. One field of the pod's hash, named by the incarnation."""
 
@@ -64,6 +89,8 @@ class Heartbeat(BaseModel):
     lease_s: LeaseS = 6.0
     armed: bool = False
     heard_at_ms: Millis = 0
+    hears_since_ms: Millis = 0
+    deaf_since_ms: Millis = 0
     hears: tuple[str, ...] = ()
     quiet: bool = False
     quiet_at_ms: Millis = 0
@@ -73,11 +100,15 @@ class Heartbeat(BaseModel):
     ignored_count: int = 0
     passes_count: int = 0
     last_pass: PassLine | None = None
+    skills: str = ""
+    rests_until_ms: Millis = 0
     groups: tuple[str, ...] = ()
     host: str = ""
     pid: int = 0
     version: str = ""
     ended_at_ms: Millis = 0
+    drill: DrillLine | None = None
+    drills_before: tuple[DrillLine, ...] = ()
 
     @classmethod
     def parse(cls, raw: bytes) -> Self | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from skillbus.core.scope import NAME
 from skillbus.core.text import harmless
 
 PROTOCOL_VERSION = 1
@@ -27,6 +29,7 @@ ID_LIMIT = 128
 """Bytes of an id that anybody keeps: few enough that a record of 1 KiB always holds it whole, however it is escaped."""
 
 _V_LIMIT = 1_000_000
+_WAIT_LIMIT_S = 1e9
 _JSON_LIMIT = 64 * 1024
 """A payload longer than this is not tried as JSON: nobody's order is that long, and parsing costs time in a stop."""
 
@@ -100,6 +103,38 @@ class KillOrder(BaseModel):
             incident=self.incident,
             heard_by=heard_by,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DrillOrder:
+    """A drill as it was sent. The opposite of a kill: what is not exactly one is none, and a kill order is none either.
+
+    Attributes:
+        id: matches ``core.scope.NAME``. A pod answers each once.
+        timeout_s: for so long somebody waits for answers. It also tells a drill from any other message.
+        scope: the label of the scope that is asked: who is not in it stays silent.
+    """
+
+    id: str
+    by: str = ""
+    timeout_s: float = 10.0
+    scope: str = "fleet"
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Self | None:
+        """The drill in ``payload``, or None: it is none, and means nothing."""
+        value = _json_object(payload) or {}
+        fields = _text_fields(value, ("id", "by", "scope"), 256)
+        timeout_s = value.get("timeout_s")
+        if not NAME.fullmatch(fields.get("id", "")):
+            return None
+        if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 <= timeout_s < _WAIT_LIMIT_S:
+            return None
+        return cls(**fields, timeout_s=float(timeout_s))
+
+    def to_bytes(self) -> bytes:
+        """The payload for the drill channel."""
+        return json.dumps({"v": PROTOCOL_VERSION, **asdict(self), "by": _clean(self.by, 256)}).encode()
 
 
 class KillRecord(BaseModel):

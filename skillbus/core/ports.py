@@ -172,12 +172,29 @@ class Bus(Protocol):
         ...
 
     async def beat(
-        self, scopes: Sequence[Scope], pod_id: str, heartbeat: Heartbeat, echo: bytes, *, hint: bool
+        self,
+        scopes: Sequence[Scope],
+        pod_id: str,
+        heartbeat: Heartbeat,
+        echo: bytes,
+        *,
+        hint: bool,
+        lasting: bool = False,
     ) -> Reading:
         """``read``, and in the same round trip take the place in the roster, beat in the pod's hash, send an echo.
 
         Args:
             hint: whether to tell watchers that the hash has changed.
+            lasting: whether the hash must be there for days after its last beat, not for a minute: somebody in it
+                could not vouch for the end of its work.
+        """
+        ...
+
+    async def tell_skills(self, digest: str, value: bytes) -> None:
+        """Put what ``digest`` stands for (core/skillset.py) where readers find it, if nothing is there yet.
+
+        Raises:
+            RetryLater, NeedsHuman: it may not be there.
         """
         ...
 

@@ -58,16 +58,23 @@ class PodView:
         return len(self.current) > 1
 
     @property
+    def deaf(self) -> bool:
+        """Whether a life that may act, or may again, does not hear itself: a kill would reach it late."""
+        return any(_is_deaf(life) for life in self.current)
+
+    @property
     def word(self) -> str:
         """One word for the pod: its state, or what is known instead of one. The worst of its lives speaks.
 
         A life that could not vouch for the end of its work stays ``unconfirmed`` after it has fallen silent, beside
         whatever came after it.
         """
-        if any(not life.beat.vouched for life in self.lives if life not in self.current):
+        current = self.current  # once: a fleet of thousands is sorted by this
+        if len(current) < len(self.lives) and any(not life.beat.vouched for life in self.lives if life not in current):
             return "unconfirmed"
-        if self.current:
-            return str(min((life.beat.state for life in self.current), key=_WORST_FIRST.index))
+        if current:
+            worst = min((life.beat.state for life in current), key=_WORST_FIRST.index)
+            return "deaf" if worst in _MAY_ACT and any(_is_deaf(life) for life in current) else worst.value
         if not self.lives:
             return "lost"
         last = max(self.lives, key=lambda life: life.beat.beat_at_ms)
@@ -76,6 +83,11 @@ class PodView:
         return "fenced"
 
 
+def _is_deaf(life: Life) -> bool:
+    return life.beat.deaf_since_ms > 0 and life.beat.state in _MAY_ACT
+
+
+_MAY_ACT = frozenset({State.RUNNING, State.HOLDING})
 _WORST_FIRST = (State.RUNNING, State.STOPPING, State.STARTING, State.HOLDING, State.STOPPED)
 
 
@@ -104,8 +116,8 @@ def view(now_ms: int, heartbeats: Mapping[str, Sequence[Heartbeat]]) -> list[Pod
     return sorted(pods, key=lambda pod: (_ORDER.get(pod.word, 0), pod.pod_id))
 
 
-_ORDER = {"running": 0, "stopping": 1, "starting": 2, "holding": 3, "unconfirmed": 4, "fenced": 5, "stopped": 6}
-_ORDER |= {"ended": 7, "lost": 8}
+_ORDER = {"deaf": -1, "running": 0, "stopping": 1, "starting": 2, "holding": 3, "unconfirmed": 4, "fenced": 5}
+_ORDER |= {"stopped": 6, "ended": 7, "lost": 8}
 
 
 def in_scope(beat: Heartbeat, pod_id: str, scope: Scope) -> bool:

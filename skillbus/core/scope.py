@@ -124,6 +124,10 @@ class Fleet:
         """The stream of one bot."""
         return f"{self.audit_key}:bot:{checked_name('bot', bot)}"
 
+    def skills_key(self, digest: str) -> str:
+        """What a digest of installed skills stands for (core/holdings.py)."""
+        return f"skillbus:{{{self.name}}}:skills:{digest}"
+
     @property
     def events_channel(self) -> str:
         """A hint that a hash has changed. Never evidence."""

@@ -6,7 +6,9 @@ from skillbus import __version__
 from skillbus.clock import Clock
 from skillbus.core.heartbeat import CauseLine, Heartbeat, PassLine
 from skillbus.core.latch import CauseKind
+from skillbus.core.outcome import Outcome
 from skillbus.core.text import harmless
+from skillbus.pod.drill import Drills
 from skillbus.pod.identity import Identity
 from skillbus.pod.switch import Standing, Switch
 
@@ -17,7 +19,12 @@ class Evidence:
     Attributes:
         last_error: what the last attempt to reach Redis said; empty after a good one.
         last_pass: the last pass that ended.
-        ignored_count: messages on the drill and sync channels that said nothing this pod understands.
+        outcomes: how many passes ended, by outcome.
+        skills: the digest of the set of installed skills, once Redis has what it stands for; empty: none.
+        rests_until_s: until when a source asked to be left alone (boot-time clock); None: none did.
+        ignored_count: messages on the drill and sync channels that said nothing this pod understands, or said it too
+            often.
+        drills: those that this pod heard.
     """
 
     def __init__(self, identity: Identity, clock: Clock, lease_s: float) -> None:
@@ -30,7 +37,11 @@ class Evidence:
         self.last_error = ""
         self.last_pass: PassLine | None = None
         self.passes_count = 0
+        self.outcomes: dict[str, int] = {str(outcome): 0 for outcome in Outcome}
         self.ignored_count = 0
+        self.drills = Drills(clock)
+        self.skills = ""
+        self.rests_until_s: float | None = None
 
     def note_server_ms(self, server_ms: int, sent_at_s: float) -> None:
         """The server told its time, in the answer to a request sent at ``sent_at_s`` (boot-time clock).
@@ -40,6 +51,11 @@ class Evidence:
         """
         self._server_ms = server_ms
         self._server_ms_at_s = sent_at_s
+
+    @property
+    def contact_at_ms(self) -> int:
+        """Server time of its last good answer; 0 while there was none."""
+        return self._server_ms or 0
 
     def now_ms(self) -> int:
         """Server time now, milliseconds; 0 while no server ever told its own."""
@@ -51,11 +67,25 @@ class Evidence:
             return 0
         return self._server_ms + round((at_s - self._server_ms_at_s) * 1000)
 
+    @property
+    def last_drill_at_ms(self) -> int:
+        """Server time of the last drill that this pod answered; 0: it answered none."""
+        return self.ms_at(self.drills.answered_at_s)
+
     def heartbeat(
-        self, switch: Switch, *, armed: bool, heard_at_s: float | None, hears: frozenset[str], latch_durable: bool
+        self,
+        switch: Switch,
+        *,
+        armed: bool,
+        heard_at_s: float | None,
+        hears_since_s: float | None,
+        deaf_since_s: float | None,
+        hears: frozenset[str],
+        latch_durable: bool,
     ) -> Heartbeat:
         """The evidence as of now."""
         standing = switch.standing
+        drills = self.drills.lines(self.ms_at)
         return Heartbeat(
             incarnation=self.identity.incarnation,
             state=standing.state,
@@ -66,16 +96,22 @@ class Evidence:
             lease_s=self._lease_s,
             armed=armed,
             heard_at_ms=self.ms_at(heard_at_s),
+            hears_since_ms=self.ms_at(hears_since_s),
+            deaf_since_ms=self.ms_at(deaf_since_s),
             hears=tuple(sorted(hears)),
             latch_durable=latch_durable,
             vouched=switch.vouched,
             ignored_count=self.ignored_count,
             passes_count=self.passes_count,
             last_pass=self.last_pass,
+            skills=self.skills,
+            rests_until_ms=self.ms_at(self.rests_until_s),
             groups=self.identity.groups,
             host=self.identity.host,
             pid=self.identity.pid,
             version=__version__,
+            drill=drills[0] if drills else None,
+            drills_before=tuple(drills[1:]),
             **self._instants(standing),
         )
 

@@ -14,6 +14,7 @@ from skillbus.core.ports import Bus
 from skillbus.core.text import harmless
 from skillbus.errors import BusUnreachable, SkillbusError
 from skillbus.pod.evidence import Evidence
+from skillbus.pod.inventory import Inventory
 from skillbus.pod.policy import PolicyFile
 from skillbus.pod.recorder import Recorder
 from skillbus.pod.switch import Switch
@@ -35,6 +36,7 @@ class Beating:
         evidence: Evidence,
         ears: Ears,
         recorder: Recorder,
+        inventory: Inventory,
         clock: Clock,
         policy_file: Path | None,
     ) -> None:
@@ -43,12 +45,16 @@ class Beating:
         self._evidence = evidence
         self._ears = ears
         self._recorder = recorder
+        self._inventory = inventory
         self._clock = clock
         self._policy_file = PolicyFile(switch, policy_file, clock) if policy_file is not None else None
         self._beats_count = 0
         self._shown: tuple[object, ...] = ()
         self._soon = False
         self._forget_at_s = 0.0
+        self._armed = False
+        # Until it is known that no earlier life could not vouch: our first beat must not shorten what it left.
+        self._inherits_doubt = True
 
     async def run(self, heartbeat_s: float) -> None:
         """Beat until cancelled."""
@@ -75,6 +81,9 @@ class Beating:
 
     async def beat(self, ended_at_ms: int = 0) -> bool:
         """One round trip: whether it was a good read."""
+        if not self._evidence.last_error and not self._switch.latched:
+            await self._inventory.tell()  # A latched pod has more urgent news, and a pod without Redis would only wait.
+        self._evidence.drills.leave()
         heartbeat = self._compose()
         if ended_at_ms:
             heartbeat = heartbeat.model_copy(update={"ended_at_ms": ended_at_ms})
@@ -87,11 +96,16 @@ class Beating:
         hint = essence != self._shown or bool(ended_at_ms)
         self._ears.speak(echo)
         try:
-            reading = await self._bus.beat(identity.scopes, identity.pod_id, heartbeat, echo, hint=hint)
+            lasting = self._inherits_doubt or not heartbeat.vouched
+            reading = await self._bus.beat(
+                identity.scopes, identity.pod_id, heartbeat, echo, hint=hint, lasting=lasting
+            )
         except SkillbusError as error:
             self._failed(error)
             return False
         self._evidence.last_error = reading.refusal
+        if not reading.refusal:
+            self._evidence.drills.arrived()
         self._evidence.note_server_ms(reading.server_ms, sent_at_s)
         self._shown = essence
         self._ears.spoke(sent=True)
@@ -99,7 +113,16 @@ class Beating:
         if self._ears.ever_opened:
             self._switch.renew(sent_at_s)
         await self._forget(reading.incarnations_count)
+        await self._keep_told(armed=reading.armed)
         return True
+
+    async def _keep_told(self, *, armed: bool) -> None:
+        """What the heartbeat's digest stands for must be found, as far as we know; if that changed, beat again soon."""
+        if self._armed and not armed:
+            self._inventory.lost()
+        self._armed = armed
+        if await self._inventory.tell():
+            self.soon()
 
     def _failed(self, error: SkillbusError) -> None:
         """An unreachable Redis is what the lease is for. A definite answer that forbids holds at once."""
@@ -113,6 +136,8 @@ class Beating:
             self._switch,
             armed=self._ears.armed,
             heard_at_s=self._ears.heard_at_s,
+            hears_since_s=self._ears.hears_since_s,
+            deaf_since_s=self._ears.unheard_since_s,
             hears=self._ears.hears,
             latch_durable=self._recorder.latch_durable,
         )
@@ -120,17 +145,23 @@ class Beating:
     @staticmethod
     def _essence(beat: Heartbeat) -> tuple[object, ...]:
         last = beat.last_pass.id if beat.last_pass else ""
-        return beat.state, beat.why, beat.causes, beat.armed, beat.hears, last, beat.quiet, beat.latch_durable
+        drilled = next((one.id for one in (beat.drill, *beat.drills_before) if one is not None and one.loop_at_ms), "")
+        told = (beat.latch_durable, beat.skills, drilled)
+        return beat.state, beat.why, beat.causes, beat.armed, beat.hears, last, beat.quiet, *told
 
     async def _forget(self, incarnations_count: int) -> None:
         """Clear away the evidence of this pod's earlier lives, once they have certainly ended."""
+        if incarnations_count == 1:
+            self._inherits_doubt = False
         if incarnations_count <= 1 or self._clock.now_s() < self._forget_at_s:
             return
         self._forget_at_s = self._clock.now_s() + _FORGET_AFTER_MS / 1000
         identity = self._evidence.identity
         try:
             found = await self._bus.incarnations(identity.pod_id)
-            ended = [name for name, raw in found.items() if name != identity.incarnation and self._is_over(raw)]
+            others = {name: raw for name, raw in found.items() if name != identity.incarnation}
+            self._inherits_doubt = any(_in_doubt(raw) for raw in others.values())
+            ended = [name for name, raw in others.items() if self._is_over(raw)]
             if ended:
                 await self._bus.forget(identity.pod_id, ended)
         except SkillbusError as error:
@@ -142,6 +173,11 @@ class Beating:
             return True
         # Who could not vouch for its work's end may have left some of it behind: that stays to be read.
         return beat.vouched and self._evidence.now_ms() - beat.beat_at_ms > _FORGET_AFTER_MS
+
+
+def _in_doubt(raw: bytes) -> bool:
+    beat = Heartbeat.parse(raw)
+    return beat is not None and not beat.vouched
 
 
 async def keep_lease(switch: Switch, evidence: Evidence, clock: Clock, lease_s: float) -> None:

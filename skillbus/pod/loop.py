@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from skillbus.clock import Clock
 from skillbus.core.heartbeat import PassLine
-from skillbus.core.outcome import Outcome, PassResult, next_delay_s, outcome_of
+from skillbus.core.outcome import Outcome, Pace, PassResult, outcome_of, share_of
 from skillbus.core.ports import Bus, Checkpoint, Reconciler
+from skillbus.core.scope import NAME
+from skillbus.core.skillset import is_digest
 from skillbus.core.text import harmless
-from skillbus.errors import PassAborted, SkillbusError
+from skillbus.errors import PassAborted, RateLimited, SkillbusError
 from skillbus.pod.evidence import Evidence
+from skillbus.pod.inventory import Inventory
 from skillbus.pod.policy import check_environment
 from skillbus.pod.switch import Switch
 from skillbus.pod.watch import Ears
@@ -33,6 +37,9 @@ pass_id: ContextVar[str] = ContextVar("skillbus_pass_id", default="-")
 _ABORTED_BY_ITSELF_S = 1.0
 """Delay after a pass that was aborted while the pod may run (a change could not be settled): the loop must not spin."""
 
+_INSTANT_S = 1e-6
+"""What is left of a wait and cannot be slept: rounding."""
+
 _COUNT_LIMIT = 2**63 - 1
 
 
@@ -42,6 +49,14 @@ class Ended:
 
     outcome: Outcome
     result: PassResult
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Somebody asked for a pass, due at ``due_at_s`` (boot-time clock) or with the next cycle, whichever is first."""
+
+    trigger: str
+    due_at_s: float
 
 
 class Loop:
@@ -56,6 +71,7 @@ class Loop:
         clock: Clock,
         reconciler: Reconciler,
         checkpoint: Checkpoint,
+        inventory: Inventory,
     ) -> None:
         self._switch = switch
         self._bus = bus
@@ -64,46 +80,86 @@ class Loop:
         self._clock = clock
         self._reconciler = reconciler
         self._checkpoint = checkpoint
+        self._inventory = inventory
         self._changed = switch.listen()
-        self._wake = asyncio.Event()
-        self._requested = ""
+        self._wake = switch.listen()
+        self._request: _Request | None = None
+        self._rests_until_s = 0.0
         self.on_pass: Callable[[Ended], None] = lambda ended: None
 
-    def request(self, trigger: str) -> None:
-        """Somebody asks for a pass now. If one is in flight, another follows it."""
-        self._requested = trigger or "sync"
+    def request(self, trigger: str, within_s: float = 0.0) -> None:
+        """Somebody asks for a pass. If one is in flight, another follows it.
+
+        Args:
+            within_s: the pods of a fleet spread their passes over it: this one waits for its own share, which the
+                trigger decides. A request that comes while one waits does not make that one wait longer.
+        """
+        share = share_of(self._evidence.identity.pod_id, trigger) if within_s > 0 else 0.0
+        due_at_s = self._clock.now_s() + within_s * share
+        if self._request is not None:
+            due_at_s = min(due_at_s, self._request.due_at_s)
+        self._request = _Request(trigger or "sync", due_at_s)
         self._wake.set()
 
-    async def run(self, every_s: float) -> None:
-        """Turn until cancelled. The first cycle is due at once."""
-        delay_s, failures_count = 0.0, 0
+    async def run(self, pace: Pace) -> None:
+        """Turn until cancelled."""
+        failures_count, delay_s = 0, pace.first_delay_s()
+        if delay_s > 0:
+            log.info("first pass due in_s=%.1f", delay_s)
         while True:
-            await self._rest(delay_s)
+            await self._rest(self._clock.now_s() + delay_s)
             await self._until_licensed()
             if not await self._may_begin():
                 delay_s = 0.0
                 await self._clock.sleep(0.1)
                 continue
-            trigger, self._requested = self._requested or "cycle", ""
-            ended = await self._pass(trigger)
-            failures_count = failures_count + 1 if ended.outcome is Outcome.FAILED else 0
-            delay_s = next_delay_s(ended.outcome, failures_count, every_s)
-            if ended.outcome is Outcome.ABORTED and self._licensed():
-                delay_s = _ABORTED_BY_ITSELF_S
+            request, self._request = self._request, None
+            ended = await self._pass(request.trigger if request else "cycle")
+            outcome, rest_s = ended.outcome, ended.result.retry_after_s
+            del ended  # A set of skills must not lie here until the next pass.
+            failures_count = failures_count + 1 if outcome is Outcome.FAILED else 0
+            delay_s, rest_s = pace.delay_s(outcome, failures_count, self._evidence.passes_count, rest_s)
+            self._leave_alone(rest_s)
+            if outcome is Outcome.ABORTED and self._licensed():
+                delay_s = max(delay_s, _ABORTED_BY_ITSELF_S)
 
-    async def _rest(self, delay_s: float) -> None:
-        if not self._requested and delay_s > 0:
-            await self._clock.wait(self._wake, delay_s)
-        self._wake.clear()
+    async def _rest(self, due_at_s: float) -> None:
+        """Wait until a pass is due: the cycle's, or one that somebody asked for.
+
+        Neither is due while a source has to be left alone. A request does not overrule that: it would go to the whole
+        fleet, and a source that counts its refusals shuts out all of it, for longer. The heartbeat says until when, so
+        that who asked need not wonder.
+        """
+        while True:
+            self._wake.clear()
+            self._rehearse()
+            at_s = due_at_s if self._request is None else min(due_at_s, self._request.due_at_s)
+            remaining_s = max(at_s, self._rests_until_s) - self._clock.now_s()
+            if remaining_s <= _INSTANT_S:
+                return
+            await self._clock.wait(self._wake, remaining_s)
+
+    def _leave_alone(self, rest_s: float) -> None:
+        """No pass for so long: a source asked for it."""
+        self._rests_until_s = self._clock.now_s() + rest_s
+        self._evidence.rests_until_s = self._rests_until_s if rest_s > 0 else None
+        if rest_s > 0:
+            log.info("no pass for now: a source asked to be left alone for_s=%.1f", rest_s)
 
     async def _until_licensed(self) -> None:
         """Wait until the pod may act and hears. A latched pod waits here for the end of its process."""
         changed = self._changed
         while True:
             changed.clear()
+            self._rehearse()
             if not self._switch.latched and self._licensed():
                 return
             await self._clock.wait(changed, 1.0)
+
+    def _rehearse(self) -> None:
+        """Here a drill has its turn, wherever this task is: between passes, in one, or latched. It changes nothing."""
+        if self._evidence.drills.turn():
+            self._switch.nudge()
 
     def _licensed(self) -> bool:
         try:
@@ -140,6 +196,7 @@ class Loop:
         finally:
             took_s = self._clock.now_s() - began_at_s
             try:
+                self._inventory.note(ended.result.installed, anew=trigger != "cycle")
                 self._report(name, trigger, began_at_s, took_s, ended)
             finally:
                 self._switch.end(vouched=self._reconciler.vouched)
@@ -155,6 +212,7 @@ class Loop:
         try:
             while not task.done():
                 changed.clear()
+                self._rehearse()
                 if not told and not self._may_go_on():
                     told = True
                     task.cancel()
@@ -178,6 +236,7 @@ class Loop:
         # Whatever a reconciler says can be stored and shown: a name that is no text must not end the heartbeat.
         result = ended.result
         self._evidence.passes_count += 1
+        self._evidence.outcomes[ended.outcome] += 1
         self._evidence.last_pass = PassLine(
             id=name,
             outcome=ended.outcome,
@@ -210,7 +269,9 @@ def _verdict(task: asyncio.Task[PassResult]) -> Ended:
     said = str(error) if isinstance(error, SkillbusError) else f"{type(error).__name__}: {error}"
     if not isinstance(error, SkillbusError):
         log.error("the reconciler raised pass=%s", pass_id.get(), exc_info=error)
-    return Ended(Outcome.FAILED, PassResult(result.counts, (*result.errors, said), result.reverted))
+    if isinstance(error, RateLimited):
+        result = replace(result, retry_after_s=max(result.retry_after_s, error.wait_s))
+    return Ended(Outcome.FAILED, _checked(replace(result, errors=(*result.errors, said))))
 
 
 def _partial(error: BaseException) -> PassResult:
@@ -231,10 +292,27 @@ def _checked(said: object) -> PassResult:
             raise TypeError("its counts are not whole numbers by word")
         if any(abs(count) > _COUNT_LIMIT for count in counts.values()):
             raise ValueError("a count in it is beyond all reason")
-        return PassResult(counts, _texts("errors", said.errors), _texts("reverted", said.reverted))
+        texts = (_texts("errors", said.errors), _texts("reverted", said.reverted))
+        return PassResult(counts, *texts, _set_of(said.installed), _rest_s(said.retry_after_s))
     except Exception as error:
         log.error("the reconciler's result cannot be used pass=%s error=%s", pass_id.get(), harmless(str(error)))
         return PassResult(errors=(f"the reconciler's result cannot be used: {harmless(str(error))}: mend it",))
+
+
+def _set_of(given: object) -> Mapping[str, str] | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise TypeError("what it says is installed is no mapping")
+    if not all(isinstance(name, str) and NAME.fullmatch(name) and is_digest(given[name]) for name in given):
+        raise ValueError("what it says is installed is no set of names with their digests")
+    return given
+
+
+def _rest_s(given: object) -> float:
+    if not isinstance(given, int | float) or not math.isfinite(given) or given < 0:
+        raise ValueError("its retry_after_s is no number of seconds")
+    return float(given)
 
 
 def _texts(name: str, given: object) -> tuple[str, ...]:

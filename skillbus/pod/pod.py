@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import socket
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -22,19 +23,21 @@ from typing import Any, Self, TypeVar
 from skillbus.clock import BootClock, Clock
 from skillbus.core.heartbeat import PassLine
 from skillbus.core.latch import CauseKind
+from skillbus.core.outcome import Pace
 from skillbus.core.ports import Bus, Reconciler
 from skillbus.core.text import harmless
 from skillbus.pod.checkpoint import PodCheckpoint
 from skillbus.pod.evidence import Evidence
 from skillbus.pod.heartbeat import Beating, keep_lease
 from skillbus.pod.identity import Identity
+from skillbus.pod.inventory import Inventory
 from skillbus.pod.loop import Ended, Loop, until_ended
 from skillbus.pod.policy import check_environment
 from skillbus.pod.recorder import Recorder
 from skillbus.pod.switch import Standing, Switch
 from skillbus.pod.tombstone import Tombstones
 from skillbus.pod.watch import Ears, Watch
-from skillbus.settings import PodSettings
+from skillbus.settings import PodSettings, http_address
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ class _Tasks:
     watch: Watch
     recorder: Recorder
     loop: Loop
+    ears: Ears
 
 
 class Pod:
@@ -85,6 +89,7 @@ class Pod:
         self._tasks: _Tasks | None = None
         self._evidence: Evidence | None = None
         self._ready = threading.Event()
+        self._door: socket.socket | None = None
         self._failure: BaseException | None = None
         self._told_to_end = False
         self._listeners: list[Callable[[Standing], None]] = []
@@ -96,6 +101,7 @@ class Pod:
         """Start the pod's thread and return once it turns. Whether it may run yet is for Redis to say.
 
         Raises:
+            BadSettings: it cannot listen where ``http`` says.
             DiskRefused: the state folder could not hold a tombstone.
             RuntimeError: this pod was started before. A new life needs a new ``Pod``.
         """
@@ -110,6 +116,7 @@ class Pod:
             tombstones=self._tombstones.load(self.identity.scopes),
         )
         self._evidence = Evidence(self.identity, self._clock, settings.lease_s)
+        self._door = _door(settings.http)
         # A daemon: a user's function that never returns must not keep a process alive that was told to end.
         self._thread = threading.Thread(target=self._run, name=f"skillbus-{self.identity.pod_id}", daemon=True)
         self._thread.start()
@@ -158,6 +165,14 @@ class Pod:
     def last_pass(self) -> PassLine | None:
         """The last pass that ended."""
         return self._evidence.last_pass if self._evidence else None
+
+    @property
+    def http_address(self) -> tuple[str, int] | None:
+        """Host and port of this pod's probes and metrics, while it lives; None if it has none."""
+        if self._door is None or self._door.fileno() < 0:
+            return None
+        host, port, *_ = self._door.getsockname()
+        return host, port
 
     @property
     def failure(self) -> BaseException | None:
@@ -220,6 +235,8 @@ class Pod:
         except BaseException as error:
             self._broke(error)
         finally:
+            if self._door is not None:
+                self._door.close()
             # Behind the last heartbeat, which shows how the pod stood while it lived.
             self._started().trip(CauseKind.LOCAL, "this pod has ended")
             self._ready.set()
@@ -245,7 +262,9 @@ class Pod:
                 start("the watch", tasks.watch.run)
                 start("the heartbeat", lambda: tasks.heartbeat.run(settings.heartbeat_s))
                 start("the lease", lambda: keep_lease(switch, evidence, clock, settings.lease_s))
-                cycles = start("the loop", lambda: tasks.loop.run(settings.every_s))
+                if self._door is not None:
+                    start("the probes", partial(self._probe, self._door, tasks.ears))
+                cycles = start("the loop", lambda: tasks.loop.run(self._pace()))
                 give_back_memory()  # what importing and loading settings took
                 self._ready.set()
                 try:
@@ -255,6 +274,13 @@ class Pod:
                     await until_ended(cycles)
         finally:
             await asyncio.shield(self._farewell(tasks))
+
+    async def _probe(self, door: socket.socket, ears: Ears) -> None:
+        from skillbus.pod.probes import Probes
+
+        evidence = self._evidence
+        assert evidence is not None  # noqa: S101 (set in start, before this thread)
+        await Probes(self._started(), evidence, ears, self._clock, lambda: self._told_to_end).run(door)
 
     def _start(
         self, group: asyncio.TaskGroup, name: str, run: Callable[[], Coroutine[Any, Any, None]]
@@ -286,11 +312,16 @@ class Pod:
         ears = Ears(clock, settings.echo_s)
         checkpoint = PodCheckpoint(switch, bus, self.identity.scopes, clock)
         recorder = Recorder(switch, bus, self._tombstones, clock)
-        loop = Loop(switch, bus, evidence, ears, clock, self._reconciler, checkpoint)
+        inventory = Inventory(bus, evidence, clock)
+        loop = Loop(switch, bus, evidence, ears, clock, self._reconciler, checkpoint, inventory)
         loop.on_pass = self._passed
-        heartbeat = Beating(switch, bus, evidence, ears, recorder, clock, settings.policy_file)
+        heartbeat = Beating(switch, bus, evidence, ears, recorder, inventory, clock, settings.policy_file)
         watch = Watch(switch, bus, evidence, ears, clock, loop.request, heartbeat.soon)
-        return _Tasks(bus, heartbeat, watch, recorder, loop)
+        return _Tasks(bus, heartbeat, watch, recorder, loop, ears)
+
+    def _pace(self) -> Pace:
+        settings, identity = self._settings, self.identity
+        return Pace(settings.every_s, settings.spread_s or 0.0, identity.pod_id, identity.incarnation)
 
     async def _farewell(self, tasks: _Tasks) -> None:
         """One last heartbeat: this incarnation ended by itself, and nobody need wonder."""
@@ -321,6 +352,15 @@ class Pod:
     def _passed(self, ended: Ended) -> None:
         give_back_memory()
         _tell_all(self._pass_listeners, ended)
+
+
+def _door(address: str) -> socket.socket | None:
+    """Where the pod's probes listen, if anywhere. Who wants none does not load them."""
+    if not address:
+        return None
+    from skillbus.pod.probes import listener
+
+    return listener(*http_address(address))
 
 
 def root_cause(error: BaseException) -> BaseException:

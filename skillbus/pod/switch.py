@@ -40,6 +40,9 @@ from skillbus.errors import PassAborted
 
 _switches: weakref.WeakSet[Switch] = weakref.WeakSet()
 
+_NO_ORDER = KillRecord(id="drill")
+"""What a drill holds up to the gate, and nobody keeps."""
+
 
 def _after_fork_in_child() -> None:
     for switch in list(_switches):
@@ -65,6 +68,14 @@ class Standing:
     quiet: bool
     tripped_at_s: float | None
     quiet_at_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What the gate said in a drill: whether an order would stop this pod, or has; and whether its lease is there."""
+
+    trips: bool
+    has_lease: bool
 
 
 class Switch:
@@ -156,6 +167,20 @@ class Switch:
         with self._lock:
             self._memory, actions = hear(self._memory, scope, record)
             self._take(actions)
+
+    def rehearse(self, scopes: Iterable[Scope]) -> Rehearsal:
+        """What ``hear`` would do for each of ``scopes``: the same code behind the same lock, up to the act.
+
+        Nothing is changed: the memory and the actions that would follow are thrown away.
+        """
+        with self._lock:
+            trips = all(self._would_trip(scope) for scope in scopes)
+            return Rehearsal(trips, self._clock.now_s() < self._lease_ends_at_s)
+
+    def _would_trip(self, scope: Scope) -> bool:
+        _, actions = hear(self._memory, scope, _NO_ORDER)
+        has_trip = any(isinstance(action, Trip) for action in actions)
+        return self._state in LATCHED or (has_trip and step(self._state, Event.TRIPPED) in LATCHED)
 
     def fold(self, reading: Reading) -> None:
         """A good read came in."""

@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 
 from skillbus.clock import Clock
 from skillbus.core.latch import State
-from skillbus.core.orders import KillOrder
+from skillbus.core.orders import DrillOrder, KillOrder
 from skillbus.core.ports import Bus, Message, Subscription
 from skillbus.core.scope import Scope
 from skillbus.core.text import harmless
@@ -26,6 +26,9 @@ from skillbus.pod.evidence import Evidence
 from skillbus.pod.switch import Switch
 
 log = logging.getLogger(__name__)
+
+_WITHIN_LIMIT_S = 3600.0
+"""No sync is put off for longer, whatever its message says."""
 
 _NAME_LENGTH = 32
 """An echo begins with its incarnation, 32 hexadecimal digits."""
@@ -37,6 +40,9 @@ class Ears:
     Attributes:
         hears: the channels confirmed on the present connection.
         heard_at_s: boot-time clock, seconds: the last echo on it; None if there was none yet.
+        last_heard_at_s: the last echo on any connection.
+        hears_since_s: the first echo on the present connection; None while it has brought none.
+        unheard_since_s: since when no connection has brought an echo; None while the present one has.
         ever_opened: whether there was a connection with every channel confirmed. Before that no pod runs (§3.1).
         echo_s: seconds within which an echo must come back.
         deaf_since_s: since when not every kill channel is confirmed, or an echo is overdue; None while hearing.
@@ -50,6 +56,9 @@ class Ears:
         self.hears: frozenset[str] = frozenset()
         self.ever_opened = False
         self.heard_at_s: float | None = None
+        self.last_heard_at_s: float | None = None
+        self.hears_since_s: float | None = None
+        self.unheard_since_s: float | None = clock.now_s()
         self.deaf_since_s: float | None = clock.now_s()
 
     @property
@@ -74,7 +83,10 @@ class Ears:
         if self._spoken is None or echo[:_NAME_LENGTH] != self._spoken[:_NAME_LENGTH]:
             return False
         self._spoken = self._due_at_s = None
-        self.heard_at_s = self._clock.now_s()
+        self.heard_at_s = self.last_heard_at_s = self._clock.now_s()
+        if self.hears_since_s is None:
+            self.hears_since_s = self.heard_at_s
+        self.unheard_since_s = None
         return True
 
     @property
@@ -92,7 +104,9 @@ class Ears:
     def lost(self) -> None:
         """The connection is gone."""
         self.hears = frozenset()
-        self.heard_at_s = None
+        self.heard_at_s = self.hears_since_s = None
+        if self.unheard_since_s is None:
+            self.unheard_since_s = self._clock.now_s()
         self._spoken = self._due_at_s = None
         if self.deaf_since_s is None:
             self.deaf_since_s = self._clock.now_s()
@@ -108,7 +122,7 @@ class Watch:
         evidence: Evidence,
         ears: Ears,
         clock: Clock,
-        on_sync: Callable[[str], None],
+        on_sync: Callable[[str, float], None],
         on_hearing: Callable[[], None],
     ) -> None:
         self._switch = switch
@@ -191,7 +205,7 @@ class Watch:
                 raise BusUnreachable(f"no confirmation of {', '.join(missing)}: is the channel granted by the ACL?")
             message = await subscription.get(remaining_s)
             if message is not None:
-                self._heed(message)
+                self._heed(message, subscription.confirmed)
 
     # -- listen ---------------------------------------------------------------------------------------------------
 
@@ -199,12 +213,13 @@ class Watch:
         while not self._ears.overdue:
             message = await subscription.get(self._ears.echo_s / 8)
             if message is not None:
-                self._heed(message)
+                self._heed(message, subscription.confirmed)
         self._ears.lost()
         self._switch.hold("deaf", "deaf: this pod does not hear its own voice; subscribing again")
         raise BusUnreachable("the pod's own echo did not come back in time")
 
-    def _heed(self, message: Message) -> None:
+    def _heed(self, message: Message, confirmed: frozenset[str]) -> None:
+        """A message came, on a connection on which these channels were confirmed."""
         scope = self._scopes.get(message.channel)
         if scope is not None:
             self._kill(scope, message.payload)
@@ -215,7 +230,7 @@ class Watch:
         elif message.channel == self._sync_channel:
             self._sync(message.payload)
         elif message.channel == self._drill_channel:
-            self._drill(message.payload)
+            self._drill(message.payload, confirmed)
 
     def _kill(self, scope: Scope, payload: bytes) -> None:
         """Any payload is an order (docs/protocol.md §2)."""
@@ -231,15 +246,33 @@ class Watch:
         if request is None:
             self._ignore("sync", payload)
             return
-        self._on_sync(str(request["id"])[:64])
+        self._on_sync(str(request["id"])[:64], _within_s(request.get("within_s")))
 
-    def _drill(self, payload: bytes) -> None:
-        self._ignore("drill", payload)  # this version does not answer drills
+    def _drill(self, payload: bytes, confirmed: frozenset[str]) -> None:
+        """Up to the gate, as a kill, and no further; the loop's turn and the heartbeat are woken by the nudge."""
+        drills, heard_at_s = self._evidence.drills, self._clock.now_s()
+        order = DrillOrder.parse(payload)
+        if order is None or not drills.may_answer(order.id):
+            self._ignore("drill", payload)
+            return
+        if not any(scope.label == order.scope for scope in self._scopes.values()):
+            return
+        rehearsal = self._switch.rehearse(self._scopes.values())
+        drills.heard(order.id, heard_at_s, rehearsal, confirmed.intersection(self._scopes))
+        self._switch.nudge()
+        log.info("drill heard id=%s by=%s", order.id, harmless(order.by, 80))
 
     def _ignore(self, channel: str, payload: bytes) -> None:
         """Counted in the pod's own evidence, for a pod may not write the audit (docs/protocol.md §5)."""
         self._evidence.ignored_count += 1
         log.warning("message ignored channel=%s bytes=%d", channel, len(payload))
+
+
+def _within_s(said: object) -> float:
+    """Seconds over which the pods spread their passes. What is no number of seconds is 0: the sync itself is clear."""
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        return 0.0
+    return float(min(said, _WITHIN_LIMIT_S)) if said > 0 else 0.0
 
 
 def _request(payload: bytes) -> dict[str, Any] | None:

@@ -45,6 +45,7 @@ class Ground(Protocol):
     def get(self, key: str) -> bytes | None: ...
     def publish(self, channel: str, payload: bytes) -> int: ...
     def evidence(self, pod_id: str) -> dict[str, bytes]: ...
+    def ttl_s(self, pod_id: str) -> float: ...
     def roster(self) -> dict[str, int]: ...
     def refuse_writes(self) -> Any: ...
     def demote(self) -> Any: ...
@@ -85,7 +86,12 @@ class MemoryGround:
         return self.store.publish(channel, payload)
 
     def evidence(self, pod_id: str) -> dict[str, bytes]:
-        return dict(self.store.hashes.get(PROD.pod_key(pod_id), {}))
+        return self.store.hash_at(PROD.pod_key(pod_id))
+
+    def ttl_s(self, pod_id: str) -> float:
+        ttl_s = self.store.ttl_s(PROD.pod_key(pod_id))
+        assert ttl_s is not None
+        return ttl_s
 
     def roster(self) -> dict[str, int]:
         return {pod_id: score for (_, pod_id), score in self.store.roster.items()}
@@ -141,6 +147,11 @@ class RealGround:
 
     def evidence(self, pod_id: str) -> dict[str, bytes]:
         return {name.decode(): value for name, value in self._pairs("HGETALL", PROD.pod_key(pod_id))}
+
+    def ttl_s(self, pod_id: str) -> float:
+        reply = self.server.cli("TTL", PROD.pod_key(pod_id))
+        assert isinstance(reply, int)
+        return reply
 
     def roster(self) -> dict[str, int]:
         pairs = self._pairs("ZRANGE", PROD.roster_key, 0, -1, "WITHSCORES")
@@ -223,6 +234,9 @@ class FakeGround:
 
     def evidence(self, pod_id: str) -> dict[str, bytes]:
         return {name.decode(): value for name, value in self.hand.hgetall(PROD.pod_key(pod_id)).items()}
+
+    def ttl_s(self, pod_id: str) -> float:
+        return float(self.hand.ttl(PROD.pod_key(pod_id)))
 
     def roster(self) -> dict[str, int]:
         return {name.decode(): int(score) for name, score in self.hand.zrange(PROD.roster_key, 0, -1, withscores=True)}

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 import skillbus.bus.redis_bus as redis_bus_module
 from skillbus.bus.connect import Endpoint
-from skillbus.bus.redis_bus import HASH_TTL_S, RedisBus
+from skillbus.bus.redis_bus import HASH_TTL_S, LASTING_TTL_S, RedisBus
 from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.latch import ScopeReading, State, superseded
 from skillbus.core.orders import KillRecord
 from skillbus.core.ports import Bus, Message, Reading, Subscription, Write, WriteAnswer
 from skillbus.core.scope import Scope
+from skillbus.core.skillset import SKILLS_LIMIT, digest_of, encoded
 from skillbus.errors import BusDenied, BusNotReady, BusUnreachable
 from tests import profiles
 from tests.contract.grounds import POD, PROD, FakeGround, Ground, MemoryGround, RealGround, demand
@@ -379,6 +380,46 @@ def test_nobody_has_no_incarnations(ground: Ground) -> None:
     assert on(ground, lambda bus: bus.incarnations(POD)) == {}
 
 
+# -- tell_skills --------------------------------------------------------------------------------------------------
+
+
+SKILLS = encoded({"pdf": "a" * 64})
+DIGEST = digest_of(SKILLS)
+
+
+def test_a_set_is_told_under_its_digest(ground: Ground) -> None:
+    """Byte for byte, under the name that the protocol gives it; told again, it stays."""
+
+    async def test(bus: Bus) -> None:
+        await bus.tell_skills(DIGEST, SKILLS)
+        await bus.tell_skills(DIGEST, SKILLS)
+
+    on(ground, test)
+    assert ground.get(PROD.skills_key(DIGEST)) == SKILLS
+
+
+def test_the_first_word_on_a_digest_stands(ground: Ground) -> None:
+    """What lies there is never overwritten, whoever put it there: a reader judges by its digest."""
+    ground.put(PROD.skills_key(DIGEST), b"forged")
+    on(ground, lambda bus: bus.tell_skills(DIGEST, SKILLS))
+    assert ground.get(PROD.skills_key(DIGEST)) == b"forged"
+
+
+def test_the_largest_set_is_told(ground: Ground) -> None:
+    """Within the command timeout."""
+    value = encoded({f"{n:064d}": "a" * 64 for n in range(SKILLS_LIMIT)})
+    on(ground, lambda bus: bus.tell_skills(digest_of(value), value))
+    assert ground.get(PROD.skills_key(digest_of(value))) == value
+
+
+def test_a_full_server_takes_no_set_and_says_so(ground: Ground) -> None:
+    """An error to be tried again, and nothing is there."""
+    demand(ground, "refuse_writes")
+    with ground.refuse_writes(), pytest.raises(BusNotReady, match="memory"):
+        on(ground, lambda bus: bus.tell_skills(DIGEST, SKILLS))
+    assert ground.get(PROD.skills_key(DIGEST)) is None
+
+
 # -- write_record -------------------------------------------------------------------------------------------------
 
 
@@ -493,6 +534,7 @@ def test_only_the_pods_hash_expires(place: Ground) -> None:
         place.server.cli("EXPIRE", PROD.pod_key(POD), 5)
         await bus.beat(SCOPES, POD, beat_of(), b"", hint=True)
         await bus.write_record(FLEET, RECORD, None)
+        await bus.tell_skills(DIGEST, SKILLS)
 
     on(place, test)
     keys = place.server.cli("KEYS", "*")
@@ -501,7 +543,15 @@ def test_only_the_pods_hash_expires(place: Ground) -> None:
     own = ttls.pop(PROD.pod_key(POD).encode())
     assert isinstance(own, int)
     assert HASH_TTL_S - 2 <= own <= HASH_TTL_S
-    assert ttls == {PROD.roster_key.encode(): -1, FLEET.killed_key.encode(): -1}
+    lasting = (PROD.roster_key, FLEET.killed_key, PROD.skills_key(DIGEST))
+    assert ttls == {key.encode(): -1 for key in lasting}
+
+
+@pytest.mark.parametrize(("lasting", "ttl_s"), [(False, HASH_TTL_S), (True, LASTING_TTL_S)])
+def test_a_hash_lasts_as_long_as_it_must(ground: Ground, lasting: bool, ttl_s: int) -> None:
+    """A minute; or as long as the roster remembers its pod, if somebody in it could not vouch."""
+    on(ground, lambda bus: bus.beat(SCOPES, POD, beat_of(), b"", hint=False, lasting=lasting))
+    assert ttl_s - 2 <= ground.ttl_s(POD) <= ttl_s
 
 
 def test_a_dead_server_is_unreachable(real_server: RealServer) -> None:

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from tests.pods import FLEET, arm, ended, environ_of, launched, order, record_of, skillbus
+from tests.pods import (
+    FLEET,
+    PROD,
+    arm,
+    ended,
+    environ_of,
+    evidence_of,
+    launched,
+    order,
+    record_of,
+    skillbus,
+    skillbus_on_terminal,
+)
 from tests.servers import RealServer
 
 
@@ -27,6 +40,44 @@ def test_one_pass_of_a_program(redis_server: RealServer, tmp_path: Path) -> None
     assert told.json["errors"] == ["the program 'sh' ended with exit code 7"]
     assert missing.code == 1, missing
     assert "cannot be started: No such file or directory" in missing.json["errors"][0]
+
+
+def test_one_pass_is_told_in_one_line(redis_server: RealServer, tmp_path: Path) -> None:
+    """For a person, on stdout: what it came to and how long it took; errors in lines of their own."""
+    arm(redis_server)
+    env = environ(redis_server, tmp_path)
+    well = skillbus("run", "--once", "--", "true", env=env)
+    assert re.fullmatch(r"done in \d+\.\d s\n", well.out), well
+    failed = skillbus("run", "--once", "--", "sh", "-c", "exit 7", env=env)
+    assert failed.code == 1
+    assert re.fullmatch(
+        r"error: the program 'sh' ended with exit code 7\nnothing done, 1 error in \d+\.\d s\n", failed.out
+    ), failed
+    watched = skillbus_on_terminal("run", "--once", "--", "sh", "-c", "exit 7", env=env)
+    assert (watched.code, watched.out.splitlines()[-1][:21]) == (1, "nothing done, 1 error"), watched
+    assert watched.err == "", "a person is told once"
+
+
+def test_a_person_sees_what_a_pass_is_at(redis_server: RealServer, tmp_path: Path) -> None:
+    """Skills from a folder, at a terminal: one line that each step overwrites, gone at the end, no log beside it."""
+    arm(redis_server)
+    skill = tmp_path / "source" / "pdf"
+    skill.mkdir(parents=True)
+    (skill / "SKILL.md").write_text("---\nname: pdf\ndescription: Reads.\n---\nText.\n")
+    (tmp_path / "m.yaml").write_text("skills:\n  - url: ./source/pdf\n")
+    words = ("run", "--once", "--manifest", str(tmp_path / "m.yaml"), "--target", str(tmp_path / "skills"))
+    watched = skillbus_on_terminal(*words, env=environ(redis_server, tmp_path))
+    assert watched.code == 0, watched
+    assert re.fullmatch(r"1 added in \d+\.\d s\n", watched.out), watched
+    assert (tmp_path / "skills" / "pdf" / "SKILL.md").exists()
+    steps = watched.err.split("\r\x1b[K")
+    assert (steps[0], steps[-1]) == ("", ""), "nothing before, nothing left"
+    assert all(step and "\n" not in step for step in steps[1:-1])
+    piped = skillbus(*words, env=environ(redis_server, tmp_path))
+    assert "\x1b" not in piped.err
+    assert re.fullmatch(r"1 unchanged in \d+\.\d s\n", piped.out), piped
+    digest = evidence_of(redis_server)[-1].skills
+    assert redis_server.cli("EXISTS", PROD.skills_key(digest)) == 1, "what it holds can be looked up"
 
 
 def test_killed_means_nothing_done(redis_server: RealServer, tmp_path: Path) -> None:

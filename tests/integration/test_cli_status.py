@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 from skillbus.core.latch import State
@@ -11,6 +12,7 @@ from tests.pods import (
     GROUP,
     PROD,
     Complaining,
+    Holding,
     WatchedPod,
     Worker,
     arm,
@@ -21,6 +23,7 @@ from tests.pods import (
     launched,
     order,
     skillbus,
+    skillbus_on_terminal,
 )
 from tests.servers import RealServer
 
@@ -133,6 +136,67 @@ def test_sync_waits_for_the_passes_that_it_asked_for(redis_server: RealServer, t
         is_harmless(told)
         assert (as_json.code, as_json.json["exit_code"]) == (3, 3)
         assert len(one.passes) == count
+
+
+def test_sync_within_a_window(redis_server: RealServer, tmp_path: Path) -> None:
+    """The message bears the window, each pod waits its share of it, and a pipeline's log gets one line."""
+    arm(redis_server)
+    env = environ_of(redis_server)
+    with WatchedPod(redis_server, tmp_path, worker=Worker(changes_count=2)) as one:
+        one.until(lambda: len(one.passes) == 1, "the first cycle")
+        synced = skillbus("sync", "-o", "json", "--within", "500ms", env=env)
+        assert synced.code == 0, synced
+        assert (synced.json["within_s"], synced.json["resting"]) == (0.5, [])
+        assert synced.err.startswith("skillbus: 1 of 1 pods made a pass in ")
+        assert len(synced.err.splitlines()) == 1
+        refused = launched("sync", "--within", "1m", "--timeout", "30s", env=env)
+        nonsense = ended(launched("sync", "--within", "soon", env=env))
+        told = ended(refused)
+        assert (told.code, "make --timeout longer than that" in told.err) == (2, True), told
+        assert (nonsense.code, "--within: 'soon' is no duration" in nonsense.err) == (2, True), nonsense
+        shown = skillbus_on_terminal("sync", env=env)
+        assert shown.code == 0, shown
+        assert shown.out.startswith("one: ok in ")
+        assert "reconciling" in shown.err, "the bar"
+        assert "made a pass in" not in shown.err
+
+
+def test_who_holds_a_skill(redis_server: RealServer, tmp_path: Path) -> None:
+    """By digest, with counts and names; 1 and a sentence if nobody does; status itself shows a few digits."""
+    arm(redis_server)
+    env = environ_of(redis_server)
+    old, new = "a" * 64, "b" * 64
+    sets = {"one": {"pdf": old, "x": new}, "two": {"pdf": new}, "three": {"pdf": new}}
+    pods = [WatchedPod(redis_server, tmp_path, name, reconciler=Holding(sets[name])) for name in sets]
+    pods.append(WatchedPod(redis_server, tmp_path, "plain", reconciler=Complaining()))
+    with ExitStack() as stack:
+        for pod in pods:
+            stack.enter_context(pod)
+        eventually(lambda: all(beat.skills for name in sets for beat in evidence_of(redis_server, name)), "told")
+        table, narrow = launched("status", "--skill", "pdf", env=env), launched("status", "--skill", "pdf@aa", env=env)
+        as_json = launched("status", "--skill", "pdf", "-o", "json", env=env)
+        nobody, gone = launched("status", "--skill", "y", env=env), launched("status", "--skill", "pdf@abc", env=env)
+        whole = ended(launched("status", env=env))
+        shown, first, told = ended(table), ended(narrow), ended(as_json)
+    assert shown.code == 0, shown
+    assert shown.out.splitlines()[0] == (
+        "fleet 'prod': 3 live pods hold 'pdf' at 2 digests; 1 have not told what they hold since they started"
+    )
+    assert [line.split() for line in shown.out.splitlines()[2:]] == [
+        ["b" * 12, "2", "three,", "two"],
+        ["a" * 12, "1", "one"],
+        ["not", "told:", "plain"],
+    ]
+    assert first.out.startswith("fleet 'prod': 1 live pod holds 'pdf' at a digest that begins with aa, 2 do not")
+    assert told.json["held"] == [
+        {"digest": new, "count": 2, "pods": ["three", "two"]},
+        {"digest": old, "count": 1, "pods": ["one"]},
+    ]
+    assert (told.json["untold"], told.json["without"], told.json["unreadable"]) == (["plain"], [], [])
+    for answer, said in ((ended(nobody), "no live pod holds 'y': 3 hold other sets"), (ended(gone), "begins with abc")):
+        assert (answer.code, answer.out) == (1, ""), answer
+        assert said in answer.err
+    assert evidence_of(redis_server, "one")[0].skills[:8] in whole.out
 
 
 def test_config_shows_where_everything_comes_from_and_no_secret(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from skillbus.settings import (
     default_state_dir,
     duration_s,
     env_names,
+    http_address,
     origins,
     shown_url,
 )
@@ -29,7 +30,7 @@ SECRET = "hunter2"
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of whoever runs the tests."""
     for name in list(os.environ):
-        if name.startswith(("SKILLBUS_", "NBI_")):
+        if name.startswith(("SKILLBUS_", "NBI_", "GITHUB_", "GH_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
@@ -96,6 +97,16 @@ def test_the_environment_is_read_by_name(monkeypatch: pytest.MonkeyPatch) -> Non
     assert settings.pod.heartbeat_s == 0.5
     assert settings.bus.fleet == "default"
     assert not settings.pod.require_armed
+
+
+def test_a_spread_is_nobodys_unless_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None leaves it to whoever knows what the pod does; 0 is 0."""
+    assert Settings.load().pod.spread_s is None
+    monkeypatch.setenv("SKILLBUS_SPREAD", "2m")
+    assert Settings.load().pod.spread_s == 120.0
+    assert Settings.load(spread_s="0").pod.spread_s == 0.0
+    with pytest.raises(BadSettings, match="SKILLBUS_SPREAD_S"):
+        Settings.load(spread_s="soon")
 
 
 def test_the_names_of_existing_deployments_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,3 +234,25 @@ def test_the_state_folder_follows_the_platform(monkeypatch: pytest.MonkeyPatch) 
     """``$XDG_STATE_HOME`` where it is set."""
     monkeypatch.setenv("XDG_STATE_HOME", "/var/lib/x")
     assert default_state_dir() == Path("/var/lib/x/skillbus")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0.0.0.0:9464", ("0.0.0.0", 9464)),
+        (":0", ("127.0.0.1", 0)),
+        ("[::]:9464", ("::", 9464)),
+        ("web-1.example.org:65535", ("web-1.example.org", 65535)),
+    ],
+)
+def test_where_probes_listen(text: str, address: tuple[str, int]) -> None:
+    """Without a host it is loopback: nothing is opened to others unasked."""
+    assert http_address(text) == address
+    assert Settings.load(http=text).pod.http == text
+
+
+@pytest.mark.parametrize("text", ["9464", "host", ":", ":65536", "::1:9464", "a b:1", "[x]:1", "http://h:1", ":1 "])
+def test_where_nothing_can_listen(text: str) -> None:
+    """Said so, with how to write it."""
+    with pytest.raises(BadSettings, match=r"SKILLBUS_HTTP: .* write it as 0\.0\.0\.0:9464"):
+        Settings.load(http=text)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from skillbus.core.heartbeat import CauseLine, Heartbeat, PassLine
+from skillbus.core.heartbeat import CauseLine, DrillLine, Heartbeat, PassLine
 from skillbus.core.latch import CauseKind, Obeyed, State
-from skillbus.core.orders import KillOrder, KillRecord
+from skillbus.core.orders import DrillOrder, KillOrder, KillRecord
 from skillbus.core.scope import Fleet
+from skillbus.core.skillset import decoded, digest_of, encoded
 from skillbus.pod.tombstone import Tombstones
 
 RECORD = (
@@ -37,6 +38,26 @@ HEARTBEAT = (
     b'"trigger":"cycle","began_at_ms":1769868130000,"took_s":1.1,"counts":{"added":2},"errors":["no"],'
     b'"reverted":["skill-a"]},"groups":["eu"],"host":"h","pid":7,"version":"0.1.0","ended_at_ms":0}'
 )
+HEARTBEAT_2 = (
+    b'{"v":1,"incarnation":"0123456789abcdef0123456789abcdef","state":"running","beat_at_ms":1769868131123,'
+    b'"skills":"96ae02feaa8cc07a7fb03b7a0f12e0df9a1d7a8b5ad0a3e2a16cf7bfce41c8b9","rests_until_ms":1769868191123}'
+)
+"""With what came later: the set of skills, and until when a source is left alone."""
+DRILL = b'{"v": 1, "id": "5f0c8c6a", "by": "oncall", "timeout_s": 10.0, "scope": "fleet"}'
+HEARTBEAT_3 = (
+    b'{"v":1,"incarnation":"0123456789abcdef0123456789abcdef","state":"running","beat_at_ms":1769868131123,'
+    b'"drill":{"id":"5f0c8c6a","heard_at_ms":1769868131100,"gate_at_ms":1769868131101,"loop_at_ms":1769868131102,'
+    b'"answered_at_ms":1769868131103,"trips":true,"lease":true,'
+    b'"channels":["skillbus:prod:kill","skillbus:prod:kill:pod:web-1"]},'
+    b'"drills_before":[{"id":"d0","heard_at_ms":1769868130000,"gate_at_ms":0,"loop_at_ms":0,"answered_at_ms":0,'
+    b'"trips":false,"lease":false,"channels":[]}]}'
+)
+"""With the answers to drills."""
+SKILLS = (
+    b'{"skills":{"data-eda":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",'
+    b'"pdf":"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"},"v":1}'
+)
+SKILLS_DIGEST = "b6a73410e669ac5620f03b2db53332203856107b0947efca8913b923a5f4246a"
 TOMBSTONE = (
     b'{"fleet": "prod", "scope": "group:eu", "epoch": 1769868000000, "record": "{\\"v\\": 1, \\"id\\": \\"k1\\", '
     b'\\"at\\": \\"\\", \\"by\\": \\"oncall\\", \\"via\\": \\"cli\\", \\"reason\\": \\"r\\", \\"incident\\": \\"\\", '
@@ -139,6 +160,54 @@ def test_a_heartbeat_still_says_all_that_it_said() -> None:
     written = json.loads(heartbeat.to_bytes())
     golden = json.loads(HEARTBEAT)
     assert {name: written[name] for name in golden} == golden
+
+
+def test_a_heartbeat_with_skills_is_read() -> None:
+    """Field by field; without them it says that it holds none and rests for nobody."""
+    newer, older = Heartbeat.parse(HEARTBEAT_2), Heartbeat.parse(HEARTBEAT)
+    assert newer is not None
+    assert older is not None
+    assert newer.skills == "96ae02feaa8cc07a7fb03b7a0f12e0df9a1d7a8b5ad0a3e2a16cf7bfce41c8b9"
+    assert newer.rests_until_ms == 1769868191123
+    assert (older.skills, older.rests_until_ms) == ("", 0)
+    written = json.loads(newer.to_bytes())
+    assert {name: written[name] for name in json.loads(HEARTBEAT_2)} == json.loads(HEARTBEAT_2)
+
+
+def test_a_drill_is_read_and_written() -> None:
+    """As the command line publishes it."""
+    assert DrillOrder.parse(DRILL) == DrillOrder("5f0c8c6a", "oncall", 10.0, "fleet")
+    assert DrillOrder("5f0c8c6a", "oncall", 10.0, "fleet").to_bytes() == DRILL
+
+
+def test_a_heartbeat_with_drills_is_read() -> None:
+    """Field by field. One of an older version has no such field at all, by which its silence is explained."""
+    newer, older = Heartbeat.parse(HEARTBEAT_3), Heartbeat.parse(HEARTBEAT_2)
+    assert newer is not None
+    assert older is not None
+    assert newer.drill == DrillLine(
+        id="5f0c8c6a",
+        heard_at_ms=1769868131100,
+        gate_at_ms=1769868131101,
+        loop_at_ms=1769868131102,
+        answered_at_ms=1769868131103,
+        trips=True,
+        lease=True,
+        channels=("skillbus:prod:kill", "skillbus:prod:kill:pod:web-1"),
+    )
+    assert newer.drills_before == (DrillLine(id="d0", heard_at_ms=1769868130000),)
+    assert (older.drill, "drill" in older.model_fields_set) == (None, False)
+    written = json.loads(newer.to_bytes())
+    assert {name: written[name] for name in json.loads(HEARTBEAT_3)} == json.loads(HEARTBEAT_3)
+    assert b'"drill":null' in Heartbeat.model_validate_json(HEARTBEAT_2).to_bytes()
+
+
+def test_a_set_of_skills_is_read_and_written() -> None:
+    """One text for one set, on every machine: its digest is its name."""
+    skills = {"pdf": "b" * 64, "data-eda": "a" * 64}
+    assert encoded(skills) == SKILLS
+    assert digest_of(SKILLS) == SKILLS_DIGEST
+    assert decoded(SKILLS_DIGEST, SKILLS) == skills
 
 
 def test_the_words_of_the_wire() -> None:

@@ -36,6 +36,11 @@ def test_evidence() -> None:
     assert F.events_channel == "skillbus:prod:events"
 
 
+def test_skills() -> None:
+    """What a digest of installed skills stands for."""
+    assert F.skills_key("ab" * 32) == "skillbus:{prod}:skills:" + "ab" * 32
+
+
 def test_audit() -> None:
     """One stream of control and keeper, one of each bot."""
     assert F.audit_key == "skillbus:{prod}:audit"

@@ -77,6 +77,21 @@ def test_the_worst_life_speaks_for_a_twin() -> None:
     assert pod(stopped, beat("c", State.STOPPED)).word == "stopped"
 
 
+def test_who_may_act_and_does_not_hear_is_deaf() -> None:
+    """Running or holding; a pod that just starts, or has stopped, is what it says; a silent one is not heard from."""
+    words = {state: pod(beat(state=state, deaf_since_ms=T0 - 1)).word for state in State}
+    assert words == {
+        State.STARTING: "starting",
+        State.RUNNING: "deaf",
+        State.HOLDING: "deaf",
+        State.STOPPING: "stopping",
+        State.STOPPED: "stopped",
+    }
+    assert pod(beat("a"), beat("b", deaf_since_ms=T0 - 1)).word == "deaf"
+    assert pod(beat(deaf_since_ms=T0 - 1), now_ms=T0 + 7000).word == "fenced"
+    assert [found.pod_id for found in view(T0, {"a": [beat()], "b": [beat(deaf_since_ms=1)]})] == ["b", "a"]
+
+
 def test_an_earlier_life_is_no_twin() -> None:
     """Who ended or is fenced does not speak beside who lives."""
     fenced = beat("a", beat_at_ms=T0 - 60_000)
