@@ -17,7 +17,7 @@ demo: .venv/.run ## a whole fleet on this machine, and a kill
 
 test: .venv/.dev redis ## every test, against real servers too
 	@echo "tests"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 lint: .venv/.dev ## ruff: rules and format
 	@echo "lint: rules, then format"

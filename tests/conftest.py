@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,16 @@ _session_servers: list[RealServer] = []
 def pytest_report_header() -> str:
     """Say at the top of every run which real servers it uses."""
     return f"real servers: {', '.join(server_names())}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test logged or printed may be no Unicode at all, and still has to go from one process to another."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "replace").decode()) for name, text in report.sections]
+    if isinstance(report.longrepr, str):
+        report.longrepr = report.longrepr.encode("utf-8", "replace").decode()
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -69,7 +69,9 @@ def test_a_set_of_skills_is_written_once_and_by_pods_alone(role: Role) -> None:
     """SETNX, and nothing else that writes, in one selector; everybody else has no word there but reading."""
     line = acl_line("prod", user(role))
     naming = [selector for selector in re.findall(r"\(([^)]*)\)", line) if ":skills:" in selector]
-    expected = ["resetchannels +exists +setnx %W~skillbus:{prod}:skills:*"] if role in (Role.POD, Role.TENANT_POD) else []
+    expected = (
+        ["resetchannels +exists +setnx %W~skillbus:{prod}:skills:*"] if role in (Role.POD, Role.TENANT_POD) else []
+    )
     assert naming == expected
 
 
