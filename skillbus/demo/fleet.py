@@ -34,6 +34,7 @@ class DemoPod:
             "SKILLBUS_POD_ID": self.pod_id,
             "SKILLBUS_STATE_DIR": str(self._folder / "state"),
             "SKILLBUS_SKILLS_LOCAL_HOSTS": "127.0.0.1",
+            "SKILLBUS_SPREAD": "0",  # nobody who looks on waits for half a minute
         }
         command = [sys.executable, "-m", "skillbus", "run", "--every", "1h"]
         command += ["--manifest", self._manifest_url, "--target", str(self.skills)]
