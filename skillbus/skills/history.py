@@ -141,11 +141,12 @@ def restore(root: Root, name: str, digest: str, slot: str, go_on: Callable[[], o
     return replace(receipt, placed_at=placed_at)
 
 
-def forget(root: Root, named: Collection[str]) -> None:
+def forget(root: Root, named: Collection[str], go_on: Callable[[], object]) -> None:
     """Drop the versions of skills that are long gone: all but the ``MAX_FORGOTTEN`` that were changed last.
 
     Args:
         named: the skills that the lock names, which keep theirs.
+        go_on: called before each skill; what it raises ends the forgetting.
 
     Raises:
         DiskRefused: the disk failed.
@@ -158,6 +159,7 @@ def forget(root: Root, named: Collection[str]) -> None:
         if len(gone) > MAX_FORGOTTEN:
             gone.sort(key=lambda name: os.stat(name, dir_fd=history, follow_symlinks=False).st_mtime_ns)
             for name in gone[:-MAX_FORGOTTEN]:
+                go_on()
                 tree.remove(_there(history), name)
 
 

@@ -300,8 +300,8 @@ class Passing:
         if not place.refused:
             await self._guarded(place, self._threads.run(self._places.sweep, place, self._threads.go_on))
         if any(one.change.receipt is None for one in ready) and not place.refused:
-            self._checkpoint()
-            await self._guarded(place, self._threads.run(history.forget, place.root, place.lock.receipts))
+            forgetting = self._threads.run(history.forget, place.root, place.lock.receipts, self._threads.go_on)
+            await self._guarded(place, forgetting)
 
     async def _guarded(self, place: Place, step: Coroutine[Any, Any, None], label: str = "") -> None:
         """One step in one root. A root that the disk refuses is left alone from then on."""

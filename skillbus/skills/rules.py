@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -189,12 +189,6 @@ def shown_url(url: str) -> str:
     host = f"[{host}]" if ":" in host else host
     fragment = f"#{parts.fragment}" if _SUBDIRECTORY.fullmatch(parts.fragment) else ""
     return harmless(f"{parts.scheme}://{host}{port}{parts.path}{fragment}")
-
-
-def one_of(words: Iterable[str]) -> str:
-    """``a, b or c``, for a sentence."""
-    *most, last = words
-    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _quoted(text: str) -> str:

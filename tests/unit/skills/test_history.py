@@ -191,10 +191,12 @@ def test_skills_long_gone_are_forgotten(root: Root) -> None:
     for n, name in enumerate(names):
         retired(root, str(n), {"SKILL.md": b"x"}, name=name)
         os.utime(root.path / ".skillbus/history" / name, (n, n))
-    history.forget(root, {"s0"})
+    asked: list[int] = []
+    history.forget(root, {"s0"}, lambda: asked.append(len(list((root.path / ".skillbus/history").iterdir()))))
+    assert asked == [len(names), len(names) - 1], "leave is asked for before each"
     left = {path.name for path in (root.path / ".skillbus/history").iterdir()}
     assert left == set(names) - {"s1", "s2"}
-    history.forget(root, {"s0"})
+    history.forget(root, {"s0"}, lambda: None)
     assert len(left) == history.MAX_FORGOTTEN + 1
 
 
