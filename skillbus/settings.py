@@ -358,3 +358,14 @@ def default_pod_id(work: str) -> str:
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:50] or "pod"
     unique = hashlib.sha256(f"{os.getuid()}\0{work}".encode()).hexdigest()[:8]
     return f"{host}-{unique}"
+
+
+def user_at_host() -> str:
+    """Who works here and where, for the audit: ``user@host``."""
+    import getpass
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -5,9 +5,6 @@ Streams are long, and an entry may hold a whole certificate, so they are read in
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +13,7 @@ from redis import exceptions as wire
 
 from skillbus.bus.connect import Client, Endpoint, translated
 from skillbus.core.scope import NAME, Fleet
+from skillbus.settings import user_at_host
 
 AUDIT_LIMIT = 100_000
 """Entries that an audit stream keeps, about (docs/protocol.md §1)."""
@@ -52,7 +50,7 @@ class AuditStreams:
 
     def signed(self, entry: Mapping[str, str]) -> dict[str, str]:
         """``entry`` with where it comes from."""
-        return {"from": _here(), **entry}
+        return {"from": user_at_host()[:256], **entry}
 
     async def write(self, entry: Mapping[str, str]) -> str:
         """Add an entry; its id. A bot, who may not write control's stream, writes its own from then on."""
@@ -109,12 +107,3 @@ def rows_of(raw: Any) -> list[AuditRow]:
 
 def _text(raw: Any) -> str:
     return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
-
-
-def _here() -> str:
-    """``user@host`` of this machine."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"[:256]

@@ -17,8 +17,8 @@ from skillbus.cli.options import (
     PodOption,
     RedisOption,
     scope_for,
+    seconds_of,
     settings_for,
-    timeout_s_of,
     whoami,
     words,
 )
@@ -46,7 +46,7 @@ def drill(
     """Rehearse the stop: the way of a kill, up to the latch and back. Stops nothing; says who would not hear."""
     with spoken("drill", output):
         settings = settings_for(fleet, redis)
-        scope, timeout_s = scope_for(settings, group, pod), timeout_s_of(timeout)
+        scope, timeout_s = scope_for(settings, group, pod), seconds_of("--timeout", timeout)
         outcome = run_async(_drill(settings, scope, words(by or whoami()), timeout_s))
         code = _code(outcome)
         if output is Output.JSON:

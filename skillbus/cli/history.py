@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from skillbus.cli.console import stdout
-from skillbus.cli.options import FleetOption, RedisOption, settings_for
+from skillbus.cli.options import FleetOption, RedisOption, seconds_of, settings_for
 from skillbus.cli.proof import proof_fields, show_proof
 from skillbus.output import SCHEMA_VERSION, Output, print_json, run_async, spoken
 
@@ -52,23 +52,13 @@ def history(
         if kill_id:
             _print_story(run_async(_story(settings, kill_id)), output)
             return
-        ago_s = _ago_s(since)
+        ago_s = seconds_of("--since", since) if since else None
         wanted = {"kinds": _kinds(kind), "scope": _scope(settings, scope), "by": by}
         if output is HistoryOutput.JSONL and limit is None:
             run_async(_export(settings, wanted, ago_s))
             return
         entries = run_async(_newest(settings, wanted, ago_s, limit or _LIMIT))
         _print(entries, output, limit or _LIMIT)
-
-
-def _ago_s(since: str) -> float | None:
-    from skillbus.errors import BadSettings
-    from skillbus.settings import duration_s
-
-    try:
-        return duration_s(since) if since else None
-    except ValueError as error:
-        raise BadSettings(f"--since: {error}") from None
 
 
 def _kinds(given: list[str] | None) -> frozenset[str]:

@@ -17,8 +17,8 @@ from skillbus.cli.options import (
     PodOption,
     RedisOption,
     scope_for,
+    seconds_of,
     settings_for,
-    timeout_s_of,
     whoami,
     words,
 )
@@ -81,7 +81,7 @@ def kill(
             return
         given: dict[str, Any] = {"replicas": replicas, "wait": wait, "until_recorded": until_recorded}
         given["expect"] = _expected(expect, wait=wait)
-        raise SystemExit(_give(settings, scope, order, timeout_s_of(timeout), given, output))
+        raise SystemExit(_give(settings, scope, order, seconds_of("--timeout", timeout), given, output))
 
 
 def _expected(source: str | None, *, wait: bool) -> frozenset[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -84,24 +83,23 @@ def words(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def timeout_s_of(text: str) -> float:
-    """Seconds in what ``--timeout`` was given."""
+def seconds_of(option: str, text: str) -> float:
+    """Seconds in the duration that ``option`` was given.
+
+    Raises:
+        BadSettings: it is none.
+    """
     from skillbus.errors import BadSettings
     from skillbus.settings import duration_s
 
     try:
         return duration_s(text)
     except ValueError as error:
-        raise BadSettings(f"--timeout: {error}") from None
+        raise BadSettings(f"{option}: {error}") from None
 
 
 def whoami() -> str:
     """``user@host``."""
-    import getpass
-    import socket
+    from skillbus.settings import user_at_host
 
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return user_at_host()

@@ -13,8 +13,8 @@ from skillbus.cli.options import (
     FleetOption,
     OutputOption,
     RedisOption,
+    seconds_of,
     settings_for,
-    timeout_s_of,
     whoami,
     words,
 )
@@ -42,23 +42,13 @@ def sync(
     """Ask every pod for a pass now. Refused, with exit code 3, while the fleet is killed."""
     with spoken("sync", output):
         settings = settings_for(fleet, redis)
-        within_s = None if within is None else _within_s(within)
-        report = run_async(_sync(settings, words(by or whoami()), timeout_s_of(timeout), within_s))
+        within_s = None if within is None else seconds_of("--within", within)
+        report = run_async(_sync(settings, words(by or whoami()), seconds_of("--timeout", timeout), within_s))
         _print(report, output)
         if report.missing:
             raise SystemExit(UNPROVED)
         if any(line.outcome != "ok" for _, line in report.passes):
             raise SystemExit(ERROR)
-
-
-def _within_s(text: str) -> float:
-    from skillbus.errors import BadSettings
-    from skillbus.settings import duration_s
-
-    try:
-        return duration_s(text)
-    except ValueError as error:
-        raise BadSettings(f"--within: {error}") from None
 
 
 async def _sync(settings: Settings, by: str, timeout_s: float, within_s: float | None) -> SyncReport:

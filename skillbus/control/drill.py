@@ -6,7 +6,6 @@ pods' own, against the server's clock at the sending, so that how often we look 
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,9 +14,9 @@ from dataclasses import dataclass, field
 from skillbus.bus.operator_bus import OperatorBus
 from skillbus.bus.subscription import RedisSubscription
 from skillbus.clock import boottime_s
+from skillbus.control.following import Beats, hint, hints
 from skillbus.core.certificate import Incarnation
 from skillbus.core.drill import DrillReport, Heard, asked_of, names_of, report_of
-from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.orders import DrillOrder
 from skillbus.core.scope import Scope
 from skillbus.errors import RetryLater, SkillbusError
@@ -71,7 +70,7 @@ class Drill:
     by: str
     timeout_s: float = 10.0
     on_progress: Callable[[DrillReport], None] = lambda report: None
-    _beats: dict[Incarnation, Heartbeat] = field(default_factory=dict, init=False)
+    _beats: Beats = field(default_factory=Beats, init=False)
 
     async def run(self) -> DrillOutcome:
         """Send it, wait for the answers, and keep in the audit how it ended.
@@ -82,7 +81,7 @@ class Drill:
         """
         await self.bus.read([self.scope])  # A replica would take the message, and hand it to nobody who matters.
         order = DrillOrder(uuid.uuid4().hex, self.by, self.timeout_s, self.scope.label)
-        subscription = await self._subscribed()
+        subscription = await hints(self.bus)
         try:
             order_ms, receivers, drill_count, kill_count = await self.bus.drill(order.to_bytes())
             with suppress(SkillbusError):  # Whether the audit can be written, the result will say.
@@ -101,11 +100,6 @@ class Drill:
     def _entry(self, order: DrillOrder) -> dict[str, str]:
         return {"scope": self.scope.label, "by": self.by[:1024], "via": "cli", "id": order.id}
 
-    async def _subscribed(self) -> RedisSubscription | None:
-        with suppress(SkillbusError):
-            return await self.bus.subscribe([self.bus.fleet.events_channel])
-        return None
-
     async def _follow(
         self, subscription: RedisSubscription | None, order: DrillOrder, order_ms: int
     ) -> tuple[DrillReport | None, SkillbusError | None]:
@@ -117,9 +111,9 @@ class Drill:
         ids: list[str] = []
         while True:
             try:
-                now_ms = await self._look(await self.bus.pod_ids() if who is None else ids)
-                who = asked_of(order_ms, self._known(), self.scope) if who is None else who
-                report = report_of(order, self.scope, order_ms, who, now_ms, self._known())
+                now_ms = await self._beats.look(self.bus, await self.bus.pod_ids() if who is None else ids)
+                who = asked_of(order_ms, self._beats.known(), self.scope) if who is None else who
+                report = report_of(order, self.scope, order_ms, who, now_ms, self._beats.known())
                 self.on_progress(report)
                 ids, not_seen = sorted({reply.pod_id for reply in report.missing}), None
             except RetryLater as error:
@@ -129,32 +123,7 @@ class Drill:
             remaining_s = deadline_s - boottime_s()
             if (report is not None and not report.missing) or remaining_s <= 0:
                 return report, not_seen
-            await _hint(subscription, min(_POLL_S, remaining_s))
-
-    async def _look(self, ids: list[str]) -> int:
-        """Read the evidence of ``ids``; what was seen once is remembered, for a hash expires."""
-        now_ms, found = await self.bus.heartbeats(ids)
-        self._beats |= {(pod_id, beat.incarnation): beat for pod_id, beats in found.items() for beat in beats}
-        return now_ms
-
-    def _known(self) -> dict[str, list[Heartbeat]]:
-        known: dict[str, list[Heartbeat]] = {}
-        for (pod_id, _), beat in self._beats.items():
-            known.setdefault(pod_id, []).append(beat)
-        return known
-
-
-async def _hint(subscription: RedisSubscription | None, timeout_s: float) -> None:
-    """Wait for a hint that some hash has changed. A burst of them counts as one."""
-    if subscription is None:
-        await asyncio.sleep(timeout_s)
-        return
-    try:
-        hint = await subscription.get(timeout_s)
-        while hint is not None:
-            hint = await subscription.get(0.005)
-    except SkillbusError:
-        await asyncio.sleep(timeout_s)
+            await hint(subscription, min(_POLL_S, remaining_s))
 
 
 # -- the audit ---------------------------------------------------------------------------------------------------------

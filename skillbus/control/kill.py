@@ -19,10 +19,10 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, s
 from skillbus.bus.operator_bus import OperatorBus, OrderAnswers
 from skillbus.bus.subscription import RedisSubscription
 from skillbus.clock import boottime_s, wall_ms
+from skillbus.control.following import Beats, hint, hints
 from skillbus.control.held import held_by
 from skillbus.core.audit import Told, packed, told_of
 from skillbus.core.certificate import Certificate, Held, Incarnation, Proof, certify, expected
-from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.orders import KillOrder, KillRecord, iso
 from skillbus.core.scope import Scope
 from skillbus.errors import BusUnreachable, RetryLater, SkillbusError
@@ -97,7 +97,7 @@ class Kill:
     patience_s: float = 1.2
     given: bool = field(default=False, init=False)
     enough: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    _beats: dict[Incarnation, Heartbeat] = field(default_factory=dict)
+    _beats: Beats = field(default_factory=Beats)
 
     async def give(self) -> KillReport:
         """Give the order, read it back, and follow it to the end. Once it is given, every error is told in the report.
@@ -231,17 +231,12 @@ class Kill:
     async def _proved(
         self, record: KillRecord, answers: OrderAnswers, read_ms: int
     ) -> tuple[Certificate | None, SkillbusError | None]:
-        subscription = await self._subscribed()
+        subscription = await hints(self.bus)
         try:
             return await self._follow(subscription, record, answers, read_ms)
         finally:
             if subscription is not None:
                 await subscription.close()
-
-    async def _subscribed(self) -> RedisSubscription | None:
-        with suppress(SkillbusError):
-            return await self.bus.subscribe([self.bus.fleet.events_channel])
-        return None
 
     async def _follow(
         self, subscription: RedisSubscription | None, record: KillRecord, answers: OrderAnswers, read_ms: int
@@ -257,9 +252,9 @@ class Kill:
             try:
                 if who is None:
                     ids = sorted({*await self.bus.pod_ids(), *self.expect})
-                now_ms = await self._look(ids)
+                now_ms = await self._beats.look(self.bus, ids)
                 order_ms = order_ms or now_ms
-                who = expected(order_ms, self._known(), self.scope) if who is None else who
+                who = expected(order_ms, self._beats.known(), self.scope) if who is None else who
                 certificate = self._certified(record, answers, order_ms, who, now_ms)
                 self.on_progress(certificate)
                 ids, not_seen = _missing(certificate), None
@@ -282,40 +277,15 @@ class Kill:
             order_ms,
             who,
             now_ms,
-            self._known(),
+            self._beats.known(),
             writable=not isinstance(answers.recorded, SkillbusError),
             timed=bool(answers.server_ms),
             roster=self.expect,
         )
 
-    async def _look(self, ids: list[str]) -> int:
-        """Read the evidence of ``ids``; what was seen once is remembered, for a hash expires."""
-        now_ms, found = await self.bus.heartbeats(ids)
-        self._beats |= {(pod_id, beat.incarnation): beat for pod_id, beats in found.items() for beat in beats}
-        return now_ms
-
-    def _known(self) -> dict[str, list[Heartbeat]]:
-        known: dict[str, list[Heartbeat]] = {}
-        for (pod_id, _), beat in self._beats.items():
-            known.setdefault(pod_id, []).append(beat)
-        return known
-
     async def _event(self, subscription: RedisSubscription | None, timeout_s: float) -> None:
         """Wait for a hint that some hash has changed, or until somebody has had enough."""
-        await self._until(asyncio.create_task(_hint(subscription, timeout_s)))
-
-
-async def _hint(subscription: RedisSubscription | None, timeout_s: float) -> None:
-    """A burst of hints counts as one."""
-    if subscription is None:
-        await asyncio.sleep(timeout_s)
-        return
-    try:
-        hint = await subscription.get(timeout_s)
-        while hint is not None:
-            hint = await subscription.get(0.005)
-    except SkillbusError:
-        await asyncio.sleep(timeout_s)
+        await self._until(asyncio.create_task(hint(subscription, timeout_s)))
 
 
 def _missing(certificate: Certificate) -> list[str]:
