@@ -3,7 +3,8 @@
 YAML is read as events (libyaml's where it is there: a twentieth of the time) and built by the thirty lines below:
 PyYAML's own composers recurse (50 KB of ``[`` crashes the C one), expand aliases, let the last of two equal keys win,
 and read ``no`` as False. Refused: more than 256 KB, more than 32 levels, anchors, aliases, tags, merge keys, keys that
-are not scalars, equal keys, a second document. Scalars are those of YAML 1.2's core schema. Keys are always text.
+are not scalars, equal keys, a second document, and what is YAML to PyYAML alone (yaml_layout.py). Scalars are those of
+YAML 1.2's core schema. Keys are always text.
 
 It does not know what a manifest or a frontmatter is.
 """
@@ -19,6 +20,7 @@ import yaml
 
 from skillbus.core.text import harmless
 from skillbus.errors import BadManifest
+from skillbus.skills.yaml_layout import Layout, refuse_close_question_marks, with_last_end
 
 MAX_TEXT_BYTES = 256 * 1024
 MAX_LEVELS = 32
@@ -79,9 +81,13 @@ def load_yaml(text: str) -> Any:
     """
     if len(text) > MAX_TEXT_BYTES:
         raise BadManifest(f"it is longer than {MAX_TEXT_BYTES // 1024} KB")
+    text = with_last_end(text)
     try:
-        loader = yaml.SafeLoader if _FAST is None or _is_odd(text) else _FAST
-        return _Builder().build(yaml.parse(text, Loader=loader))
+        odd = _is_odd(text)
+        if odd and "?" in text:
+            refuse_close_question_marks(text)
+        loader = yaml.SafeLoader if _FAST is None or odd else _FAST
+        return _Builder(text).build(yaml.parse(text, Loader=loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise BadManifest(f"{error.problem or 'it is no YAML'}{_line(mark)}") from None
@@ -100,7 +106,8 @@ def _line(mark: Any) -> str:
 class _Builder:
     """Events -> data, with an explicit stack. One use each."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
+        self._layout = Layout(text)
         self._open: list[_Node] = []
         self._root: list[Any] = []
 
@@ -110,6 +117,7 @@ class _Builder:
                 raise BadManifest(f"aliases are not allowed{_line(event.start_mark)}")
             if isinstance(event, yaml.DocumentStartEvent) and event.tags:
                 raise BadManifest(f"tags are not allowed{_line(event.start_mark)}")
+            self._layout.check(event)
             if isinstance(event, yaml.NodeEvent):
                 _refuse_marks(event)
                 self._take_node(event)
