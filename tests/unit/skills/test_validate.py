@@ -60,7 +60,7 @@ def test_a_good_skill_has_no_findings(tmp_path: Path, text: str) -> None:
         ("Read Bash(git:*)", "[Read]", 8, "allowed-tools"),
         ("license: MIT", "license: MIT\nlicense: MIT", 5, "frontmatter"),
         ("license: MIT", "license: *x", 4, "frontmatter"),
-        ("license: MIT", "license: [", 6, "frontmatter"),
+        ("license: MIT", "license: [", 5, "frontmatter"),
         ("---\nname", "name", 1, "frontmatter"),
         ("---\nText", "Text", 1, "frontmatter"),
     ],
