@@ -28,7 +28,7 @@ FLOCK_POLL_S = 0.2
 """Seconds between tries to get a root that another pass works in."""
 
 FLOCK_WAIT_S = 60.0
-"""Seconds of such tries. Two passes may wait for each other, and one that is frozen may hold a root for ever."""
+"""Seconds of such tries: a pass that is frozen may hold a root for ever."""
 
 _RACY_MS = 2_000
 """What changed less than this ago may change again without a trace: some file systems count time in steps of 2 s."""
@@ -84,6 +84,12 @@ class Place:
         return Inventory(self.lock.receipts, digests)
 
 
+def _rank(place: Place) -> tuple[int, int]:
+    """The same order for all processes: inode, then device, for another machine numbers its mounts differently."""
+    device, inode = place.root.identity
+    return inode, device
+
+
 class Places:
     """All roots of one pass. ``open`` them, use them, ``close`` them.
 
@@ -122,18 +128,22 @@ class Places:
             place.root.close()
 
     async def open(self, threads: Threads, *, create: bool) -> list[Place]:
-        """Open each root that is there, or with ``create`` each, in one order for all processes, and recover it."""
+        """Open each root that is there, or with ``create`` each, take it for this pass, and recover it.
+
+        Returns:
+            The places that were taken now: what lies in them is to be looked at. One that was taken before can be among
+            them, if it had to be let go of meanwhile.
+        """
         opened: list[Place] = []
         known = {place.root.path for place in self._places}
         for path in sorted(self._scopes.keys() - known - self._refused):
             try:
                 place = await self._open(path, threads, create=create)
-                if place is not None:
-                    opened.append(place)
-                    await self._take(place, threads)
             except DiskRefused as error:
                 self._refuse(path, error)
-        return opened
+            else:
+                opened += [] if place is None else [place]
+        return await self._take_all(opened, threads)
 
     async def _open(self, path: Path, threads: Threads, *, create: bool) -> Place | None:
         self._checkpoint()
@@ -164,11 +174,34 @@ class Places:
     def _root(self, path: Path, *, create: bool) -> Root | None:
         return open_root(path, create=create) if self._beside is None else open_beside(path, self._beside)
 
-    async def _take(self, place: Place, threads: Threads) -> None:
-        with tree.disk_words(f"the skills folder {place.root.path} cannot be used"):
-            if not place.root.try_flock():
-                await self._wait(place.root)
-        await threads.run(self._recover, place, threads.go_on)
+    async def _take_all(self, places: list[Place], threads: Threads) -> list[Place]:
+        """Take the flock of each. Nobody waits for one while holding another that comes behind it in the order.
+
+        So two passes over the same roots never wait for each other, by whatever paths they know them.
+        """
+        todo, taken = sorted(places, key=_rank), []
+        while todo:
+            place = todo.pop(0)
+            try:
+                with tree.disk_words(f"the skills folder {place.root.path} cannot be used"):
+                    free = place.root.try_flock()
+                if not free:
+                    let_go = self._let_go_behind(place)
+                    taken = [one for one in taken if one not in let_go]
+                    todo = sorted({*todo, *let_go}, key=_rank)
+                    await self._wait(place.root)
+                await threads.run(self._recover, place, threads.go_on)
+                taken.append(place)
+            except DiskRefused as error:
+                self._refuse(place.root.path, error)
+        return taken
+
+    def _let_go_behind(self, place: Place) -> list[Place]:
+        """Release every flock that comes behind the place's. Those that have to be taken again."""
+        behind = [one for one in self._places if _rank(one) > _rank(place) and one.root.is_taken]
+        for one in behind:
+            one.root.release()
+        return [one for one in behind if not one.refused]
 
     async def _wait(self, root: Root) -> None:
         what, until_s = f"another pass works in {root.path}", self._clock.now_s() + FLOCK_WAIT_S

@@ -26,7 +26,12 @@ _FLOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Root:
-    """Use ``open_root``. Close it when the pass is over; that releases its flock."""
+    """Use ``open_root``. Close it when the pass is over; that releases its flock.
+
+    Attributes:
+        identity: device and inode.
+        is_taken: whether its flock is ours.
+    """
 
     def __init__(self, path: Path, fd: int, own: int, own_path: Path | None = None) -> None:
         self.path = path
@@ -34,6 +39,7 @@ class Root:
         self.fd = fd
         self.own = own
         self._extra: dict[str, int] = {}
+        self.is_taken = False
         info = os.fstat(fd)
         self.identity = (info.st_dev, info.st_ino)
 
@@ -75,7 +81,14 @@ class Root:
             fcntl.flock(self._extra["flock"], fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        self.is_taken = True
         return True
+
+    def release(self) -> None:
+        """Let another pass have it."""
+        if self.is_taken:
+            self.is_taken = False
+            fcntl.flock(self._extra["flock"], fcntl.LOCK_UN)
 
     def read_file(self, name: str, limit: int, *, own: str = "") -> bytes | None:
         """The bytes of the regular file ``name`` in the root, or in our folder ``own``; None if there is none.
