@@ -7,8 +7,9 @@ Agents look for ``SKILL.md`` at any depth, some in hidden folders too. So no fil
 under another one, which follows from the receipt, and gets its own back when it is restored. What is staged or was
 taken away keeps its names: after a kill it lies there until the next start, and such agents could see it.
 
-The receipt is written last: what has none is half a retirement, counts as nothing and is swept by the next one. Nothing
-is fsynced, because the tree was when it was placed, and a history that a power cut shortens harms nobody; what is
+The receipt is written last: what has none is half a retirement and counts as nothing. Each step can be found done: a
+retirement that a crash cut is finished by the next pass, from wherever it had come to (retiring.py). Nothing is
+fsynced, because the tree was when it was placed, and a history that a power cut shortens harms nobody; what is
 restored is checked against its digest.
 
 It decides neither when a version is retired (apply.py) nor which one is put back (rollback.py).
@@ -19,7 +20,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -68,7 +69,7 @@ def retire(root: Root, name: str, folder: int, slot: str, receipt: Receipt, in_p
     Args:
         folder: the open folder, on the root's file system, where the tree lies under ``slot``. Afterwards there is
             nothing there, or what is to be swept.
-        receipt: what it is. The caller has seen that this is still so.
+        receipt: what it is. The caller has seen that this is still so; see ``own_names``.
         in_place: the digest of what took its place, if anything did. That version stays kept however old it is: what
             was rolled back to is repaired from it.
 
@@ -78,14 +79,41 @@ def retire(root: Root, name: str, folder: int, slot: str, receipt: Receipt, in_p
     with tree.disk_words(f"the old version of {root.path / name} cannot be kept"):
         with _opened(folder, slot) as outgoing:
             _rename(_there(outgoing), _hidden_names(receipt.files))
-        with _opened(root.own, _HISTORY, name, create=True) as versions_fd:
-            skill = _there(versions_fd)
-            with _opened(skill, receipt.digest, create=True) as version:
+        with _opened(root.own, _HISTORY, name, create=True) as skill:
+            with _opened(_there(skill), receipt.digest, create=True) as version:
                 _move_in(folder, slot, _there(version))
                 _write_receipt(_there(version), receipt)
-            for place, (at_ns, old) in enumerate(_by_age(skill)):
-                if at_ns < 0 or (place >= MAX_VERSIONS and old != in_place):
-                    tree.remove(skill, old)
+            _prune(_there(skill), in_place)
+
+
+def finish(root: Root, name: str, old: int, receipt: Receipt, in_place: str) -> None:
+    """End a retirement that a crash cut behind the move of the tree, if there was one.
+
+    Args:
+        old: the inode of the tree.
+        receipt, in_place: as for ``retire``.
+
+    Raises:
+        DiskRefused: the disk failed.
+    """
+    with (
+        tree.disk_words(f"the old version of {root.path / name} cannot be kept"),
+        _opened(root.own, _HISTORY, name) as skill,
+        _opened(skill, receipt.digest) as version,
+    ):
+        if skill is not None and version is not None and tree.inode(version, _TREE) == old:
+            _write_receipt(version, receipt)
+            _prune(skill, in_place)
+
+
+def own_names(facts: Facts, files: Facts) -> Facts:
+    """``facts`` by the names that the files had while they were in place, as far as they have been given others.
+
+    Args:
+        files: what the receipt says.
+    """
+    shown = {other: path for path, other in _hidden_names(files).items()}
+    return {shown.get(path, path): fact for path, fact in facts.items()}
 
 
 def versions(root: Root, name: str) -> list[Kept]:
@@ -188,12 +216,13 @@ def _hidden_names(files: Facts) -> dict[str, str]:
 
 
 def _rename(top: int, names: dict[str, str], *, durably: bool = False) -> None:
-    """Give each file of the tree its other name, in the same folder."""
+    """Give each file of the tree its other name, in the same folder, unless it has it."""
     for path, other in names.items():
         *folders, name = path.split("/")
         with _opened(top, *folders) as opened:
             folder = _there(opened)
-            os.rename(name, other.rpartition("/")[2], src_dir_fd=folder, dst_dir_fd=folder)
+            if tree.inode(folder, name) is not None or tree.inode(folder, other.rpartition("/")[2]) is None:
+                os.rename(name, other.rpartition("/")[2], src_dir_fd=folder, dst_dir_fd=folder)
             if durably:
                 os.fsync(folder)
 
@@ -202,17 +231,16 @@ def _rename(top: int, names: dict[str, str], *, durably: bool = False) -> None:
 
 
 @contextmanager
-def _opened(parent: int, *names: str, create: bool = False) -> Iterator[int | None]:
-    """The folder that ``names`` lead to from ``parent``, following no link; None if it is not there."""
-    found: int | None = os.dup(parent)
+def _opened(parent: int | None, *names: str, create: bool = False) -> Iterator[int | None]:
+    """The folder that ``names`` lead to from ``parent``, following no link; None if it, or ``parent``, is not there."""
+    found = None if parent is None else os.dup(parent)
     try:
         for name in names:
-            assert found is not None  # noqa: S101 - the loop ends where it is
+            if found is None:
+                break
             inner = tree.open_folder(found, name, create=create)
             os.close(found)
             found = inner
-            if found is None:
-                break
         yield found
     finally:
         if found is not None:
@@ -230,6 +258,15 @@ def _move_in(folder: int, slot: str, version: int) -> None:
         return
     tree.remove(version, _TREE)
     tree.move_new(folder, slot, version, _TREE)
+
+
+def _prune(skill: int, in_place: str) -> None:
+    """Drop half retirements, and the oldest versions beyond the limit."""
+    for place, (at_ns, old) in enumerate(_by_age(skill)):
+        if at_ns < 0 or (place >= MAX_VERSIONS and old != in_place):
+            with suppress(OSError), _opened(skill, old) as version:
+                os.unlink(_RECEIPT, dir_fd=_there(version))  # First: what is half gone must count as nothing.
+            tree.remove(skill, old)
 
 
 def _by_age(skill: int) -> list[tuple[int, str]]:

@@ -179,7 +179,8 @@ class Places:
 
         So two passes over the same roots never wait for each other, by whatever paths they know them.
         """
-        todo, taken = sorted(places, key=_rank), []
+        todo = sorted(places, key=_rank)
+        taken: list[Place] = []
         while todo:
             place = todo.pop(0)
             try:

@@ -1,7 +1,7 @@
 """What went out in changes that stay, put into the history: right behind each batch, or by the next pass.
 
 Its journal lies there under the name ``settled`` until that is done, and as long as it does nothing is swept. So a kill
-or a crash between the judgement and the history costs no version.
+or a crash between the judgement and the history, or in the midst of the history, costs no version.
 """
 
 from __future__ import annotations
@@ -52,14 +52,18 @@ def retire_settled(root: Root, go_on: Callable[[], object]) -> list[str]:
 
 
 def _retire(root: Root, undo: Undo, lock: Lock, go_on: Callable[[], object]) -> None:
+    """From wherever a crash left it: where the swap put it, with its names or others, or moved without a receipt."""
+    receipt, now = undo.receipt, lock.receipts.get(undo.name)
+    if receipt is None or undo.old is None:
+        return
+    in_place = "" if now is None else now.digest
     with tree.disk_words(f"the old version of {root.path / undo.name} cannot be read"):
         folder = _outgoing(root, undo)
-        if folder is None or undo.receipt is None:
-            return
-        facts = tree.scan(folder, undo.slot, go_on)
-    if facts is not None and tree_digest(facts) == undo.receipt.digest:
-        now = lock.receipts.get(undo.name)
-        history.retire(root, undo.name, folder, undo.slot, undo.receipt, "" if now is None else now.digest)
+        facts = None if folder is None else tree.scan(folder, undo.slot, go_on)
+    if folder is None:
+        history.finish(root, undo.name, undo.old, receipt, in_place)
+    elif facts is not None and tree_digest(history.own_names(facts, receipt.files)) == receipt.digest:
+        history.retire(root, undo.name, folder, undo.slot, receipt, in_place)
 
 
 def _outgoing(root: Root, undo: Undo) -> int | None:

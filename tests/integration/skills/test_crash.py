@@ -15,7 +15,7 @@ from typing import IO
 
 import pytest
 
-from skillbus.skills import tree
+from skillbus.skills import history, tree
 from skillbus.skills.lock import read_lock
 from skillbus.skills.root import open_root
 from skillbus.skills.rules import tree_digest
@@ -32,7 +32,7 @@ FILES = 30
 ZYGOTE = """
     import os, signal, sys, time
     from pathlib import Path
-    from skillbus.skills import tree
+    from skillbus.skills import history, tree
     from tests.integration.skills.world import World, fake_child
     if sys.argv[2] == "no-exchange":
         tree.exchange = lambda *_: False
@@ -161,6 +161,7 @@ def test_dying_between_any_two_steps_of_a_pass_is_undone(
     """For each change on the disk in turn, dying right before it: recovery undoes what was not settled.
 
     That is between the renames of a batch too, in the writing of journal, lock and history, in the undoing, the sweep.
+    And what went out is kept in the end, whenever that was, and can be put back.
     """
     mortal = _Mortal(monkeypatch, mode)
     deaths = 0
@@ -169,14 +170,27 @@ def test_dying_between_any_two_steps_of_a_pass_is_undone(
     assert deaths > 25, "the pass hardly died: the steps are not those of the code any more"
 
 
-def _dies_at_step(folder: Path, mortal: _Mortal, step: int) -> bool:
+@pytest.mark.parametrize("mode", ["exchange", "no-exchange"])
+def test_dying_while_versions_are_kept_that_were_kept_before(
+    in_memory: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """The same, where each version that goes out takes the place of an older copy of it in the history."""
+    mortal = _Mortal(monkeypatch, mode)
+    deaths = 0
+    while _dies_at_step(in_memory / str(deaths), mortal, deaths, ("v1", "v2", "v1")):
+        deaths += 1
+    assert deaths > 25, "the pass hardly died: the steps are not those of the code any more"
+
+
+def _dies_at_step(folder: Path, mortal: _Mortal, step: int, before: tuple[str, ...] = ("v1",)) -> bool:
     world = World(folder)
     for version, name in itertools.product(("v1", "v2"), NAMES):
         write_tree(world.folder / version / name, _version(version, name, 3))
     write_tree(world.folder / "v2/three", {"SKILL.md": skill_text("three")})
-    world.list(*(f"./v1/{name}" for name in NAMES))
     with fake_child():
-        world.run()
+        for version in before:
+            world.list(*(f"./{version}/{name}" for name in NAMES))
+            assert world.run().errors == ()
         settled = [world.visible()]
         checkpoint = ScriptedCheckpoint()
         checkpoint.settled = lambda: settled.append(world.visible())
@@ -202,6 +216,21 @@ def _assert_recovers(world: World, settled: list[dict[str, bytes]]) -> None:
     assert counts(world.run()) == {"unchanged": 2}
     assert (_state(world, "one", 3), _state(world, "two", 3)) == ("v2", "none")
     assert [list((world.root / ".skillbus" / own).iterdir()) for own in ("staging", "undo")] == [[], []]
+    for name in NAMES:
+        _assert_v1_can_be_put_back(world, name)
+
+
+def _assert_v1_can_be_put_back(world: World, name: str) -> None:
+    root = open_root(world.root, create=False)
+    assert root is not None
+    try:
+        newest = history.versions(root, name)[0]
+        history.restore(root, name, newest.digest, name, lambda: None)
+        folder = root.staging_path / name
+        there = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert there == _version("v1", name, 3)
+    finally:
+        root.close()
 
 
 def _assert_lock_matches(world: World) -> None:
