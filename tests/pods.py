@@ -112,7 +112,7 @@ class Worker:
     vouched = True
 
     def __init__(self, pace_s: float = 0.01, changes_count: int = 0) -> None:
-        """``changes_count``: end each pass well after so many; 0: go on until the pod may not."""
+        """``changes_count``: end each pass well after so many, which it tells; 0: go on until the pod may not."""
         self._pace_s = pace_s
         self._changes_count = changes_count
         self.changes: list[float] = []
@@ -122,6 +122,8 @@ class Worker:
         """One pass."""
         made_count = 0
         while not self._changes_count or made_count < self._changes_count:
+            if self._changes_count:
+                checkpoint.tell(f"changes {made_count + 1} of {self._changes_count}: thing")
             permit = checkpoint()
             self.changes.append(boottime_s())
             try:

@@ -221,6 +221,9 @@ def _why(life: Life) -> str:
 
 
 def _last_pass(life: Life) -> str:
+    """Of a pass in flight, what it is at."""
+    if life.beat.doing and not life.beat.quiet:
+        return f"{life.beat.doing} …"
     last = life.beat.last_pass
     return f"{last.outcome} in {last.took_s:.1f} s" if last else "-"
 

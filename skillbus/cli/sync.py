@@ -63,7 +63,7 @@ async def _sync(settings: Settings, by: str, timeout_s: float, within_s: float |
                 by=by,
                 timeout_s=timeout_s,
                 within_s=within_s,
-                on_progress=lambda seen: bar.show(len(seen.passes) + len(seen.missing), seen.missing),
+                on_progress=lambda seen: bar.show(len(seen.passes) + len(seen.missing), seen.missing, seen.doing),
             )
         finally:
             bar.close()
@@ -87,6 +87,7 @@ def _fields(report: SyncReport) -> dict[str, Any]:
         "missing": list(report.missing),
         "stopped": list(report.stopped),
         "resting": [{"pod": pod_id, "until_ms": until_ms} for pod_id, until_ms in report.resting],
+        "doing": [{"pod": pod_id, "doing": text} for pod_id, text in report.doing],
     }
 
 
@@ -114,6 +115,8 @@ def _print_passes(report: SyncReport) -> None:
         console.print(f"… and {len(passes) - _ROWS} more" + (", all of them ok" if all_ok else ""), markup=False)
     if report.missing:
         console.print(f"no pass yet: {', '.join(report.missing)}", markup=False, style="bold red")
+    for pod_id, text in report.doing[:_ROWS]:
+        console.print(harmless(f"  {pod_id} is still at it: {text}"), markup=False)
     for pod_id, until_ms in report.resting[:_ROWS]:
         console.print(_resting(pod_id, until_ms), markup=False)
     if not report.passes and not report.missing:

@@ -17,6 +17,8 @@ from skillbus.errors import BadSettings, NeedsHuman
 
 _AT_ONCE_COUNT = 50
 _SPREAD_S = 10.0
+_WORKS = "works"
+"""What a pass is at that says nothing of it: a program's, or that of an older version."""
 
 
 class FleetIsKilled(NeedsHuman):
@@ -35,6 +37,8 @@ class SyncReport:
         stopped: who need not be asked.
         resting: who leaves a source alone that asked for it, and until when (server time, ms). They make no pass
             before that, whoever asks.
+        doing: what each of the missing says that its pass is at, as of its last beat; none of who has not begun. Two
+            beats are a second apart, or two, so a pass may do much that is never told.
         within_s: the time over which the pods were told to spread their passes.
         took_s: since the sync was published.
     """
@@ -44,6 +48,7 @@ class SyncReport:
     missing: tuple[str, ...]
     stopped: tuple[str, ...] = ()
     resting: tuple[tuple[str, int], ...] = ()
+    doing: tuple[tuple[str, str], ...] = ()
     within_s: float = 0.0
     took_s: float = 0.0
 
@@ -111,7 +116,7 @@ def _demand_somebody(report: SyncReport) -> None:
 async def _look(bus: OperatorBus, name: str, ids: list[str], since_ms: int | None) -> SyncReport:
     """Who has made a pass for ``name`` or, for a pod makes one pass for many syncs, one begun after ``since_ms``."""
     now_ms, beats = await bus.heartbeats(ids)
-    passes, missing, stopped, resting = [], [], [], []
+    passes, missing, stopped, resting, doing = [], [], [], [], []
     for pod in view(now_ms, beats):
         lives = pod.current
         last = [life.beat.last_pass for life in lives if life.beat.last_pass is not None]
@@ -122,6 +127,7 @@ async def _look(bus: OperatorBus, name: str, ids: list[str], since_ms: int | Non
         elif active:
             missing.append(pod.pod_id)
             resting += [(pod.pod_id, beat.rests_until_ms) for beat in active[:1] if beat.rests_until_ms > now_ms]
+            doing += [(pod.pod_id, beat.doing or _WORKS) for beat in active if not beat.quiet][:1]
         elif lives:
             stopped.append(pod.pod_id)
-    return SyncReport(name, tuple(passes), tuple(missing), tuple(stopped), tuple(resting))
+    return SyncReport(name, tuple(passes), tuple(missing), tuple(stopped), tuple(resting), tuple(doing))

@@ -16,6 +16,9 @@ from skillbus.core.orders import PROTOCOL_VERSION
 Millis = Annotated[int, Field(ge=0, le=250_000_000_000_000)]
 """An instant that can be reckoned with and shown: up to the year 9892. One pod's nonsense must not break a roster."""
 
+DOING_LIMIT = 120
+"""Characters of what a pass says that it is at: a line of a terminal."""
+
 LeaseS = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
@@ -75,7 +78,10 @@ class DrillLine(BaseModel):
 
 
 class Heartbeat(BaseModel):
-    """One incarnation's evidence. One field of the pod's hash, named by the incarnation."""
+    """One incarnation's evidence. One field of the pod's hash, named by the incarnation.
+
+    ``doing`` is what a pass in flight said that it is at: for people, and proof of nothing.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -102,6 +108,7 @@ class Heartbeat(BaseModel):
     last_pass: PassLine | None = None
     skills: str = ""
     rests_until_ms: Millis = 0
+    doing: str = ""
     groups: tuple[str, ...] = ()
     host: str = ""
     pid: int = 0

@@ -52,6 +52,13 @@ class Checkpoint(Protocol):
         """
         ...
 
+    def tell(self, text: str) -> None:
+        """Say what the pass is at, for people: a few words, shown by ``skillbus sync`` and ``status`` until the next.
+
+        Cheap, from any thread, as often as you like. It is no evidence, and no promise that anybody sees it.
+        """
+        ...
+
     @property
     def lease_ends_at_s(self) -> float:
         """Boot-time clock, seconds: until when this pod may act, as things stand now."""

@@ -7,6 +7,7 @@ a change that ended too long after its permit counts only once the record has be
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from skillbus.clock import Clock
 from skillbus.core.ports import Bus, Permit
@@ -19,13 +20,20 @@ FRESH_READ_AFTER_S = 0.25
 
 
 class PodCheckpoint:
-    """The checkpoint of one pass."""
+    """The checkpoint of one pass.
 
-    def __init__(self, switch: Switch, bus: Bus, scopes: tuple[Scope, ...], clock: Clock) -> None:
+    Args:
+        tell: where it says what it is at.
+    """
+
+    def __init__(
+        self, switch: Switch, bus: Bus, scopes: tuple[Scope, ...], clock: Clock, tell: Callable[[str], None]
+    ) -> None:
         self._switch = switch
         self._bus = bus
         self._scopes = scopes
         self._clock = clock
+        self.tell = tell
 
     def __call__(self) -> Permit:
         """Leave to make one fetch or one change; raises PassAborted if there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skillbus import __version__
 from skillbus.clock import Clock
-from skillbus.core.heartbeat import CauseLine, Heartbeat, PassLine
+from skillbus.core.heartbeat import DOING_LIMIT, CauseLine, Heartbeat, PassLine
 from skillbus.core.latch import CauseKind
 from skillbus.core.outcome import Outcome
 from skillbus.core.text import harmless
@@ -25,6 +25,8 @@ class Evidence:
         ignored_count: messages on the drill and sync channels that said nothing this pod understands, or said it too
             often.
         drills: those that this pod heard.
+        doing: what the pass in flight says that it is at; empty if there is none, or it says nothing.
+        is_watched: whether somebody asked for the pass in flight, and so may look on.
     """
 
     def __init__(self, identity: Identity, clock: Clock, lease_s: float) -> None:
@@ -42,6 +44,8 @@ class Evidence:
         self.drills = Drills(clock)
         self.skills = ""
         self.rests_until_s: float | None = None
+        self.doing = ""
+        self.is_watched = False
 
     def note_server_ms(self, server_ms: int, sent_at_s: float) -> None:
         """The server told its time, in the answer to a request sent at ``sent_at_s`` (boot-time clock).
@@ -51,6 +55,10 @@ class Evidence:
         """
         self._server_ms = server_ms
         self._server_ms_at_s = sent_at_s
+
+    def note_doing(self, text: str) -> None:
+        """The pass in flight says what it is at. From any thread: it is one assignment."""
+        self.doing = harmless(text, DOING_LIMIT)
 
     @property
     def contact_at_ms(self) -> int:
@@ -106,6 +114,7 @@ class Evidence:
             last_pass=self.last_pass,
             skills=self.skills,
             rests_until_ms=self.ms_at(self.rests_until_s),
+            doing=self.doing,
             groups=self.identity.groups,
             host=self.identity.host,
             pid=self.identity.pid,

@@ -26,6 +26,11 @@ _FORGET_AFTER_MS = 60_000
 """An incarnation silent for this long has certainly ended: ten leases of the default length."""
 
 
+_WATCHED_S = 1.0
+"""Seconds between beats while a pass that somebody asked for says something new. Any other pass says it with the next
+regular beat: nobody looks on, and an idle fleet beats no more often for it."""
+
+
 class Beating:
     """Beats every ``heartbeat_s``, and at once when something changed."""
 
@@ -50,6 +55,7 @@ class Beating:
         self._policy_file = PolicyFile(switch, policy_file, clock) if policy_file is not None else None
         self._beats_count = 0
         self._shown: tuple[object, ...] = ()
+        self._shown_doing = ""
         self._soon = False
         self._forget_at_s = 0.0
         self._armed = False
@@ -66,7 +72,10 @@ class Beating:
             sent_at_s = self._clock.now_s()
             await self.beat()
             while (rest_s := sent_at_s + heartbeat_s - self._clock.now_s()) > 0:
-                if await self._clock.wait(changed, rest_s) and self._news():
+                glance_s = sent_at_s + _WATCHED_S - self._clock.now_s()
+                glances = self._evidence.is_watched and glance_s > 0
+                woken = await self._clock.wait(changed, min(rest_s, glance_s) if glances else rest_s)
+                if (woken and self._news()) or (glances and not woken and self._says_something_new()):
                     break
                 changed.clear()
 
@@ -78,6 +87,9 @@ class Beating:
     def _news(self) -> bool:
         """Whether what the hash says is out of date in more than its instants."""
         return self._soon or self._essence(self._compose()) != self._shown
+
+    def _says_something_new(self) -> bool:
+        return self._evidence.is_watched and self._evidence.doing != self._shown_doing
 
     async def beat(self, ended_at_ms: int = 0) -> bool:
         """One round trip: whether it was a good read."""
@@ -107,7 +119,7 @@ class Beating:
         if not reading.refusal:
             self._evidence.drills.arrived()
         self._evidence.note_server_ms(reading.server_ms, sent_at_s)
-        self._shown = essence
+        self._shown, self._shown_doing = essence, heartbeat.doing
         self._ears.spoke(sent=True)
         self._switch.fold(reading)
         if self._ears.ever_opened:

@@ -187,6 +187,9 @@ class Loop:
     async def _pass(self, trigger: str) -> Ended:
         if not self._switch.begin():
             return Ended(Outcome.ABORTED, PassResult())
+        self._evidence.is_watched = trigger != "cycle"
+        if self._evidence.is_watched:
+            self._switch.nudge()  # Who asked is shown that it has begun.
         name = uuid.uuid4().hex[:12]
         token = pass_id.set(name)
         began_at_s = self._clock.now_s()
@@ -195,6 +198,7 @@ class Loop:
             ended = await self._supervise()
         finally:
             took_s = self._clock.now_s() - began_at_s
+            self._evidence.doing, self._evidence.is_watched = "", False
             try:
                 self._inventory.note(ended.result.installed, anew=trigger != "cycle")
                 self._report(name, trigger, began_at_s, took_s, ended)

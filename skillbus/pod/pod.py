@@ -310,7 +310,7 @@ class Pod:
         assert evidence is not None  # noqa: S101 (set in start, before this thread)
         bus = self._connect()
         ears = Ears(clock, settings.echo_s)
-        checkpoint = PodCheckpoint(switch, bus, self.identity.scopes, clock)
+        checkpoint = PodCheckpoint(switch, bus, self.identity.scopes, clock, evidence.note_doing)
         recorder = Recorder(switch, bus, self._tombstones, clock)
         inventory = Inventory(bus, evidence, clock)
         loop = Loop(switch, bus, evidence, ears, clock, self._reconciler, checkpoint, inventory)

@@ -293,7 +293,7 @@ class Passing:
             await self._guarded(place, self._threads.run(apply.flush, place, slots, self._threads))
         for begin in range(0, len(ready), BATCH):
             some = ready[begin : begin + BATCH]
-            self.tally.tell(f"changes {', '.join(one.step.name for one in some[:3])}{' …' if len(some) > 3 else ''}")
+            self.tally.tell(_changing(ready, begin, some))
             await self._guarded(
                 place, to_the_end(apply.change(place, some, self._checkpoint, self._threads, self.tally))
             )
@@ -315,6 +315,13 @@ class Passing:
         except SkillbusError as error:
             let_through(error)
             self.tally.errors.append(f"{label}: {error}" if label else str(error))
+
+
+def _changing(ready: list[Ready], begin: int, some: list[Ready]) -> str:
+    """``changes 1-256 of 300 skills: a, b, c …``."""
+    names = ", ".join(one.step.name for one in some[:3]) + (" …" if len(some) > 3 else "")
+    which = f"{begin + 1}-{begin + len(some)} of {len(ready)} skills: " if len(ready) > 1 else ""
+    return f"changes {which}{names}"
 
 
 def _label(one: Step | Wanted) -> str:

@@ -205,15 +205,15 @@ class Places:
         return [one for one in behind if not one.refused]
 
     async def _wait(self, root: Root) -> None:
-        what, until_s = f"another pass works in {root.path}", self._clock.now_s() + FLOCK_WAIT_S
-        self._tally.tell(f"{what}: waits for it")
+        until_s = self._clock.now_s() + FLOCK_WAIT_S
+        self._tally.tell(f"waits for another pass: {root.path}")
         while True:
             await self._clock.sleep(FLOCK_POLL_S)
             self._checkpoint()
             if root.try_flock():
                 return
             if self._clock.now_s() >= until_s:
-                raise DiskRefused(f"{what}: it will be tried again")
+                raise DiskRefused(f"another pass works in {root.path}: it will be tried again")
 
     def _recover(self, place: Place, go_on: Callable[[], object]) -> None:
         go_on()

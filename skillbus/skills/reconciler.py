@@ -21,7 +21,7 @@ from skillbus.errors import PassAborted
 from skillbus.skills.memory import Memory
 from skillbus.skills.options import SkillsOptions
 from skillbus.skills.passing import Passing
-from skillbus.skills.tally import Tell
+from skillbus.skills.tally import Tell, telling
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ class SkillsReconciler:
     """Implements :class:`skillbus.core.ports.Reconciler` for skills.
 
     Args:
-        tell: called with a short sentence whenever something begins; for a person at a terminal.
+        tell: called with a short sentence whenever something begins, for a person at this terminal. Who looks on from
+            elsewhere is told by way of the checkpoint.
     """
 
     def __init__(self, options: SkillsOptions, clock: Clock, tell: Tell = lambda sentence: None) -> None:
@@ -72,7 +73,8 @@ class SkillsReconciler:
                 ``result`` says what was done and what was put back.
             asyncio.CancelledError: it was cancelled, and nothing had to be put back. It bears ``result``, too.
         """
-        passing = Passing(self._options, self._clock, checkpoint, memory=self._memory, tell=self._tell)
+        tell = telling(self._tell, checkpoint)
+        passing = Passing(self._options, self._clock, checkpoint, memory=self._memory, tell=tell)
         try:
             await passing.run()
             self._memory = passing.kept

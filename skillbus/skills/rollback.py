@@ -29,7 +29,7 @@ from skillbus.skills.quiet import Threads, to_the_end
 from skillbus.skills.reconciler import ReconcileAborted
 from skillbus.skills.rules import tree_digest
 from skillbus.skills.swap import Change
-from skillbus.skills.tally import Tally, Tell
+from skillbus.skills.tally import Tally, Tell, telling
 from skillbus.skills.verify import has_own, looked_at
 
 RESTORED = "restored"
@@ -133,7 +133,8 @@ class Rollback:
             ReconcileAborted: the checkpoint aborted it. Its ``result`` says what was put back.
             asyncio.CancelledError: it was cancelled, and nothing had to be put back.
         """
-        passing = _Passing(self._options, self._clock, checkpoint, self._tell, self._name, self._digest)
+        tell = telling(self._tell, checkpoint)
+        passing = _Passing(self._options, self._clock, checkpoint, tell, self._name, self._digest)
         try:
             await passing.run()
         except PassAborted as error:

@@ -6,10 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from skillbus.core.outcome import PassResult
+from skillbus.core.ports import Checkpoint
 from skillbus.skills.plan import Kind
 
 Tell = Callable[[str], None]
 """Called with one short sentence whenever something begins that a person at a terminal may want to see."""
+
+
+def telling(tell: Tell, checkpoint: Checkpoint) -> Tell:
+    """Tell both who is at this terminal and, by way of the pod, who looks on from elsewhere."""
+
+    def both(sentence: str) -> None:
+        tell(sentence)
+        checkpoint.tell(sentence)
+
+    return both
 
 
 @dataclass(slots=True)

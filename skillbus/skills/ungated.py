@@ -17,3 +17,6 @@ class Ungated:
 
     async def settle(self, permit: Permit) -> None:
         """Nothing was changed, so it may stay."""
+
+    def tell(self, text: str) -> None:
+        """Nobody but who started this is told of it, and that by other means."""

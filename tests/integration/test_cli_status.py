@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -97,6 +98,25 @@ def test_what_others_write_cannot_break_status(redis_server: RealServer, tmp_pat
     is_harmless(as_json)
     assert "\none " in shown.out
     assert {"one", "two", "wrong-type"} <= {pod["pod"] for pod in as_json.json["pods"]}
+
+
+def test_sync_on_a_terminal_shows_what_is_being_done(redis_server: RealServer, tmp_path: Path) -> None:
+    """Below the bar, for each pod, as its pass goes on; gone when all have answered. ``status`` says it too."""
+    arm(redis_server)
+    env = environ_of(redis_server)
+    with (
+        WatchedPod(redis_server, tmp_path, worker=Worker(changes_count=1)) as quick,
+        WatchedPod(redis_server, tmp_path, "slow", worker=Worker(0.5, 8)) as slow,
+    ):
+        quick.until(lambda: len(quick.passes) == 1, "the first cycle")
+        slow.until(lambda: len(slow.passes) == 1, "the first cycle")
+        shown = skillbus_on_terminal("sync", env=env)
+        assert shown.code == 0, shown
+        told = re.findall(r"slow +changes (\d) of 8: thing", shown.err)
+        assert len(set(told)) >= 3, shown
+        assert [line.split(":")[0] for line in shown.out.splitlines()] == ["one", "slow"]
+        slow.pod.reconcile_now()
+        eventually(lambda: "changes" in skillbus("status", env=env).out, "status says what it is at")
 
 
 def test_sync_waits_for_the_passes_that_it_asked_for(redis_server: RealServer, tmp_path: Path) -> None:

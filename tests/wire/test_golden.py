@@ -53,6 +53,11 @@ HEARTBEAT_3 = (
     b'"trips":false,"lease":false,"channels":[]}]}'
 )
 """With the answers to drills."""
+HEARTBEAT_4 = (
+    b'{"v":1,"incarnation":"0123456789abcdef0123456789abcdef","state":"running","beat_at_ms":1769868131123,'
+    b'"doing":"fetches github.com/o/r: 2 skills, 3.1 MiB"}'
+)
+"""With what its pass is at."""
 SKILLS = (
     b'{"skills":{"data-eda":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",'
     b'"pdf":"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"},"v":1}'
@@ -200,6 +205,16 @@ def test_a_heartbeat_with_drills_is_read() -> None:
     written = json.loads(newer.to_bytes())
     assert {name: written[name] for name in json.loads(HEARTBEAT_3)} == json.loads(HEARTBEAT_3)
     assert b'"drill":null' in Heartbeat.model_validate_json(HEARTBEAT_2).to_bytes()
+
+
+def test_a_heartbeat_with_what_its_pass_is_at_is_read() -> None:
+    """An older one says nothing of it, which a newer reader takes for nothing said."""
+    newer, older = Heartbeat.parse(HEARTBEAT_4), Heartbeat.parse(HEARTBEAT_3)
+    assert newer is not None
+    assert older is not None
+    assert (newer.doing, older.doing) == ("fetches github.com/o/r: 2 skills, 3.1 MiB", "")
+    written = json.loads(newer.to_bytes())
+    assert {name: written[name] for name in json.loads(HEARTBEAT_4)} == json.loads(HEARTBEAT_4)
 
 
 def test_a_set_of_skills_is_read_and_written() -> None:

@@ -248,9 +248,7 @@ def test_a_root_in_which_another_pass_hangs_is_left_for_later(world: World) -> N
         result = asyncio.run(waiting())
     finally:
         other.close()
-    assert [sentence for sentence in told if "waits" in sentence] == [
-        f"another pass works in {world.root}: waits for it"
-    ]
+    assert [sentence for sentence in told if "waits" in sentence] == [f"waits for another pass: {world.root}"]
     assert result.errors == (f"another pass works in {world.root}: it will be tried again",)
     assert counts(result) == {"added": 1}
 

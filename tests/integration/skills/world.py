@@ -44,6 +44,7 @@ class ScriptedCheckpoint:
     Attributes:
         calls: how often it was asked.
         settles: how often it judged.
+        told: what the pass said that it is at.
         permits: what it judged; a permit's ``at_s`` is the number of the call that gave it.
     """
 
@@ -51,6 +52,7 @@ class ScriptedCheckpoint:
         self.calls = 0
         self.settles = 0
         self.permits: list[Permit] = []
+        self.told: list[str] = []
         self.tripped = False
         self.before: Callable[[], None] = lambda: None
         self.settled: Callable[[], None] = lambda: None
@@ -73,6 +75,9 @@ class ScriptedCheckpoint:
             self.tripped = True
         self._judge()
         self.settled()
+
+    def tell(self, text: str) -> None:
+        self.told.append(text)
 
     def trip(self) -> None:
         """From now on nothing may go on."""

@@ -47,6 +47,17 @@ def test_who_is_stopped_is_not_waited_for() -> None:
     assert redis.audit() == []
 
 
+def test_who_is_at_work_says_at_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its own words, or that it works; not who has not begun, and not who is done."""
+    redis = Redis()
+    redis.pod("a", doing="fetches github.com/o/r: 2 skills")
+    redis.pod("b")
+    redis.pod("c", quiet=True)
+    report = redis.run(lambda bus: sync(bus, by="me", timeout_s=0.0))
+    assert report.missing == ("a", "b", "c")
+    assert report.doing == (("a", "fetches github.com/o/r: 2 skills"), ("b", "works"))
+
+
 def published(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     """What goes out on the sync channel, from here on."""
     sent: list[dict[str, object]] = []

@@ -29,7 +29,7 @@ class Case:
         self.switch = Switch(clock, 6.0, require_armed=True)
         self.switch.fold(store.look(SCOPES))
         self.switch.renew(clock.now_s())
-        self.checkpoint = PodCheckpoint(self.switch, self.bus, SCOPES, clock)
+        self.checkpoint = PodCheckpoint(self.switch, self.bus, SCOPES, clock, lambda text: None)
 
     async def settled_after(self, seconds: float, meanwhile: Callable[[], object] = lambda: None) -> None:
         """A permit, a change that takes so long, and its settling."""

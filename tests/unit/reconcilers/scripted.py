@@ -24,6 +24,7 @@ class ScriptedCheckpoint:
         self.refusal = ""
         self.leave_count = 10**9
         self.asked_count = 0
+        self.told: list[str] = []
         self.settled_in: list[asyncio.AbstractEventLoop] = []
 
     def __call__(self) -> Permit:
@@ -31,6 +32,9 @@ class ScriptedCheckpoint:
         if self.refusal or self.asked_count > self.leave_count:
             raise PassAborted(self.refusal or "no more leave")
         return Permit(boottime_s())
+
+    def tell(self, text: str) -> None:
+        self.told.append(text)
 
     async def settle(self, permit: Permit) -> None:
         self.settled_in.append(asyncio.get_running_loop())
