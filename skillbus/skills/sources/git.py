@@ -19,14 +19,23 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from subprocess import DEVNULL, PIPE, Popen
 from typing import TYPE_CHECKING
 
 from skillbus.clock import boottime_s
-from skillbus.errors import BadBundle, HostileName, LinkInArchive, NameNotUtf8, SourceUnavailable, TooBig, TooManyFiles
+from skillbus.errors import (
+    BadBundle,
+    DiskRefused,
+    HostileName,
+    LinkInArchive,
+    NameNotUtf8,
+    SourceUnavailable,
+    TooBig,
+    TooManyFiles,
+)
 from skillbus.skills.rules import MAX_DEPTH, MAX_FILES
 from skillbus.skills.sources import git_process
 from skillbus.skills.sources.git_process import REMOTE, Remote, plain_environment
@@ -40,6 +49,7 @@ RESOLVE_S = 30.0
 FETCH_S = 120.0
 """Seconds for all requests of one fetch. The parent gives up somewhat later."""
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 256 * 1024
 _TREE_CHUNKS = 16
 """How much of a folder's list is read: 4 MiB, of which a file takes 30 bytes or more."""
@@ -150,31 +160,45 @@ def _chosen(out: bytes, names: Sequence[str], url: GitUrl) -> str:
 
 
 @contextmanager
-def _scratch(landing: Landing) -> Iterator[str]:
-    """A folder beside the skills that come in, gone afterwards. One that is left behind is swept with the staging."""
+def _scratch(landing: Landing) -> Iterator[int]:
+    """A folder beside the skills that come in, open, gone afterwards. One left behind is swept with the staging.
+
+    Everything in it is reached by its descriptor, git's own processes included: they begin in it. So whoever moves it
+    away, and puts another in its place, gets nothing of ours, and we read nothing of his.
+    """
     name = f"{landing.slot}.git"
     os.mkdir(name, 0o700, dir_fd=landing.folder)
+    folder = os.open(name, _FOLDER, dir_fd=landing.folder)
     try:
-        yield f"{os.readlink(f'/proc/self/fd/{landing.folder}')}/{name}"  # noqa: PTH115 - what it is called, for git
+        info = os.fstat(folder)
+        if info.st_uid != os.geteuid() or info.st_mode & 0o077:
+            raise DiskRefused(f"somebody else writes in the staging folder ({name} is not what was made): look there")
+        try:
+            yield folder
+        finally:
+            for inner in os.listdir(folder):  # noqa: PTH208 - an open folder
+                shutil.rmtree(inner, dir_fd=folder, ignore_errors=True)
     finally:
-        shutil.rmtree(name, dir_fd=landing.folder, ignore_errors=True)
+        os.close(folder)
+        with suppress(OSError):
+            os.rmdir(name, dir_fd=landing.folder)
 
 
 class _Clone:
     """A bare repository with one commit in it, and at first not even that commit's files."""
 
-    def __init__(self, folder: str, remote: Remote, max_bytes: int, until_s: float, *, sparing: bool = True) -> None:
-        self._repository = f"{folder}/{'sparing' if sparing else 'whole'}"
+    def __init__(self, folder: int, remote: Remote, max_bytes: int, until_s: float, *, sparing: bool = True) -> None:
+        self._folder = folder
+        self._repository = "sparing" if sparing else "whole"
         self._remote = remote
         self._max_bytes = max_bytes
         self._sparing = sparing
         self._until_s = until_s
-        said = git_process.run(
-            remote, self._repository, ["init", "--quiet", "--bare", "--template="], self._look, "/dev/null"
-        )
+        said = self._run(["init", "--quiet", "--bare", "--template="], "/dev/null")
         if said is not None:
             raise remote.failure(said)
-        self._config = Path(self._repository, "config").read_bytes()
+        with open(self._opened("config", os.O_RDONLY), "rb") as file:
+            self._config = file.read()
 
     def bring_commit(self, commit: str, ref: str) -> None:
         """Fetch the commit by its id; from a server that does not give those, by its ref.
@@ -217,9 +241,8 @@ class _Clone:
         missing = ids - self._present(ids)
         if not missing:
             return True
-        names = f"{self._repository}/wanted"
-        Path(names).write_text("".join(f"{one}\n" for one in sorted(missing)), encoding="ascii")
-        return self._brought("--stdin", stdin=names)
+        self._write("wanted", "".join(f"{one}\n" for one in sorted(missing)).encode())
+        return self._brought("--stdin", stdin=f"{self._repository}/wanted")
 
     def write(self, wanted: Mapping[str, list[_File]], landings: Mapping[str, Landing]) -> None:
         """Write the files."""
@@ -236,7 +259,8 @@ class _Clone:
 
     def _present(self, ids: set[str]) -> set[str]:
         command = self._plain("cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectname)")
-        with Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, cwd="/", env=plain_environment()) as process:
+        cwd, env = git_process.inside(self._folder), plain_environment()
+        with Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, cwd=cwd, env=env) as process:
             assert process.stdout is not None  # noqa: S101 - started with a pipe
             return {one for line in process.stdout if (one := line.strip().decode()) in ids}
 
@@ -247,9 +271,9 @@ class _Clone:
             how, names = ["-c", "fetch.negotiationAlgorithm=noop", *plain, "--filter=blob:none", name], []
         else:
             how, names = [*plain, "--depth=1", *(["--filter=blob:none"] if self._sparing else [])], [name]
-        said = git_process.run(self._remote, self._repository, [*how, "--", REMOTE, *names], self._look, stdin)
+        said = self._run([*how, "--", REMOTE, *names], stdin)
         # It noted that what is missing may be had from the remote. Nothing but a fetch is to speak to that.
-        Path(self._repository, "config").write_bytes(self._config)
+        self._write("config", self._config)
         if said is None:
             self._look()
             return True
@@ -268,10 +292,26 @@ class _Clone:
 
     def _weight(self) -> int:
         try:
-            with os.scandir(f"{self._repository}/objects/pack") as packs:
-                return sum(pack.stat().st_size for pack in packs)
+            packs = self._opened("objects/pack", _FOLDER)
         except OSError:
             return 0
+        try:
+            with os.scandir(packs) as found:
+                return sum(pack.stat(follow_symlinks=False).st_size for pack in found)
+        except OSError:
+            return 0
+        finally:
+            os.close(packs)
+
+    def _run(self, arguments: Sequence[str], stdin: str) -> bytes | None:
+        return git_process.run(self._remote, self._folder, self._repository, arguments, self._look, stdin)
+
+    def _opened(self, name: str, flags: int) -> int:
+        return os.open(f"{self._repository}/{name}", flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
+
+    def _write(self, name: str, data: bytes) -> None:
+        with open(self._opened(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+            file.write(data)
 
     def _plain(self, *arguments: str) -> list[str]:
         return ["git", f"--git-dir={self._repository}", *arguments]
@@ -279,7 +319,8 @@ class _Clone:
     @contextmanager
     def _objects(self) -> Iterator[_Objects]:
         command = self._plain("cat-file", "--batch")
-        with Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, cwd="/", env=plain_environment()) as process:
+        cwd, env = git_process.inside(self._folder), plain_environment()
+        with Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, cwd=cwd, env=env) as process:
             try:
                 yield _Objects(process)
             finally:

@@ -118,7 +118,7 @@ class Remote:
     hidden: tuple[str, ...]
 
     def arguments(self, git_dir: str) -> list[str]:
-        """What every git command begins with. Run it in ``/``."""
+        """What every git command begins with. Run it in ``/`` or a scratch folder: where nobody else has a repository."""
         told = _SETTINGS | dict(self.settings)
         return ["git", f"--git-dir={git_dir}", *(word for key in told for word in ("-c", f"{key}={told[key]}"))]
 
@@ -314,12 +314,16 @@ async def _some(stream: asyncio.StreamReader) -> bytes:
 # ---- in the child ----------------------------------------------------------------------------------------------------
 
 
-def run(remote: Remote, git_dir: str, arguments: Sequence[str], look: Callable[[], None], stdin: str) -> bytes | None:
+def run(
+    remote: Remote, scratch: int, git_dir: str, arguments: Sequence[str], look: Callable[[], None], stdin: str
+) -> bytes | None:
     """Run a git command on a repository, in this process' own group.
 
     Args:
+        scratch: the open folder in which git runs: by descriptor, so that nobody can lead it to another.
+        git_dir: the repository's name in it.
         look: called now and then; what it raises ends the command.
-        stdin: the path of the file that git reads.
+        stdin: the path, in the scratch folder or absolute, of the file that git reads.
 
     Returns:
         None if it went well, else its complaint.
@@ -329,7 +333,7 @@ def run(remote: Remote, git_dir: str, arguments: Sequence[str], look: Callable[[
         stdin=PIPE,
         stdout=DEVNULL,
         stderr=PIPE,
-        cwd="/",
+        cwd=inside(scratch),
         env=remote.environment(),
     )
     assert process.stderr is not None and process.stdin is not None  # noqa: S101, PT018 - started with pipes
@@ -340,6 +344,11 @@ def run(remote: Remote, git_dir: str, arguments: Sequence[str], look: Callable[[
         _end(process)
         process.stdin.close()
         process.stderr.close()
+
+
+def inside(folder: int) -> str:
+    """The open folder, as what a new process is to begin in."""
+    return f"/proc/self/fd/{folder}"
 
 
 def _heard(stream: IO[bytes], look: Callable[[], None]) -> bytes:

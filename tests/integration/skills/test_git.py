@@ -536,3 +536,37 @@ def test_a_fetch_that_fails_leaves_the_staging_clean(host: GitHost, staging: Pat
     host.login = "a:b"
     with pytest.raises(SkillbusError):
         _fetch(_url(host), staging, _access(local=(host.host,)), "a", revision=Revision("ab" * 20))
+
+
+def test_whoever_swaps_the_scratch_folder_gets_nothing(
+    repo: Repository, host: GitHost, staging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved away in the middle, with another in its place: git goes on in its own, and nothing happens in that one.
+
+    What is in the planted one would be taken for what was fetched: the same repository, with other files.
+    """
+    planted = staging.parent / "planted"
+    other = Repository(staging.parent / "other")
+    other.commit({"a/SKILL.md": b"planted"})
+    real, before = git._Clone.bring_commit, set[Path]()
+
+    def swapping(clone: git._Clone, commit: str, ref: str) -> None:
+        (scratch,) = staging.glob("*.git")
+        scratch.rename(staging.parent / "moved")
+        subprocess.run(["git", "clone", "--quiet", "--bare", str(other.folder), str(planted / "sparing")], check=True)
+        before.update(planted.rglob("*"))
+        scratch.symlink_to(planted)
+        real(clone, commit, ref)
+
+    monkeypatch.setattr(git._Clone, "bring_commit", swapping)
+    folder = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        landing, access = Landing(folder, "0"), _access(local=(host.host,))
+        origin = SOURCE.origin(_url(host), access)
+        SOURCE.fetch(origin, _resolve(_url(host), access), {"a": landing}, access)
+        landing.rest()
+    finally:
+        os.close(folder)
+    assert visible(staging / "0") == {"SKILL.md": skill_text("a")}
+    assert set(planted.rglob("*")) == before
+    assert list((staging.parent / "moved").iterdir()) == []
