@@ -105,24 +105,7 @@ class Passing:
         for place in self._places:
             await self._apply(place, ready[place])
         if self._options.manifests and not self._places.failed:
-            self.tally.installed = self._installed(before)
-
-    def _installed(self, before: Mapping[Place, Mapping[str, Receipt]]) -> dict[str, str] | None:
-        """The digest of every managed skill; None if one of them does not lie there as its receipt says.
-
-        Where roots differ, the first target counts, in the user's order: one digest stands for a name.
-
-        Args:
-            before: the receipts as the pass found them. What has another by now was placed, or looked at, by it.
-        """
-        ranks = {path: rank for rank, path in enumerate((*self._options.targets, *self._options.project_targets))}
-        found: dict[str, str] = {}
-        for place in sorted(self._places, key=lambda place: ranks.get(place.root.path, 0)):
-            for name, receipt in place.lock.receipts.items():
-                if receipt is before[place].get(name) and place.digests.get(name) != receipt.digest:
-                    return None
-                found.setdefault(name, receipt.digest)
-        return found
+            self.tally.installed = self._places.installed(before)
 
     async def plan(self) -> tuple[list[tuple[Place, Step]], dict[str, Landed]]:
         """All steps up to the point where something would be changed.

@@ -12,7 +12,7 @@ from skillbus.clock import Clock, wall_ms
 from skillbus.core.ports import Checkpoint
 from skillbus.errors import DiskRefused
 from skillbus.skills import swap, tree
-from skillbus.skills.lock import Lock, read_lock
+from skillbus.skills.lock import Lock, Receipt, read_lock
 from skillbus.skills.manifest import PROJECT, USER
 from skillbus.skills.memory import Memory, RootId
 from skillbus.skills.options import SkillsOptions
@@ -111,6 +111,7 @@ class Places:
         self._places: list[Place] = []
         self._refused: set[Path] = set()
         self._scopes: dict[Path, frozenset[str]] = {}
+        self._ranks = {path: rank for rank, path in enumerate((*options.targets, *options.project_targets))}
         for scope, paths in ((USER, options.targets), (PROJECT, options.project_targets)):
             for path in paths:
                 self._scopes[path] = self._scopes.get(path, frozenset()) | {scope}
@@ -221,6 +222,22 @@ class Places:
             self._tally.warn(f"{place.root.path / name}: an unsettled change of a pass that died was undone")
         self._tally.errors += retire_settled(place.root, go_on)
         self.sweep(place, go_on)
+
+    def installed(self, before: Mapping[Place, Mapping[str, Receipt]]) -> dict[str, str] | None:
+        """The digest of every managed skill; None if one of them does not lie there as its receipt says.
+
+        Where roots differ, the first target counts, in the user's order: one digest stands for a name.
+
+        Args:
+            before: the receipts as the pass found them. What has another by now was placed, or looked at, by it.
+        """
+        found: dict[str, str] = {}
+        for place in sorted(self, key=lambda place: self._ranks.get(place.root.path, 0)):
+            for name, receipt in place.lock.receipts.items():
+                if receipt is before[place].get(name) and place.digests.get(name) != receipt.digest:
+                    return None
+                found.setdefault(name, receipt.digest)
+        return found
 
     def stage(self, place: Place) -> Stage:
         """Where what is fetched for ``place`` lands. Blocking.

@@ -10,7 +10,7 @@ that the manifest asked for, and plan.py leaves the skill alone until the manife
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,15 +19,15 @@ from skillbus.core.outcome import PassResult
 from skillbus.core.ports import Checkpoint
 from skillbus.core.text import harmless
 from skillbus.errors import BadBundle, BadSettings, DiskRefused, PassAborted, SkillbusError
-from skillbus.skills import apply, history, tree
+from skillbus.skills import apply, history
 from skillbus.skills.history import Kept
 from skillbus.skills.lock import Receipt, read_lock
+from skillbus.skills.memory import Memory
 from skillbus.skills.options import SkillsOptions
-from skillbus.skills.places import Place, Places
+from skillbus.skills.places import Place, Places, take_stock
 from skillbus.skills.plan import Kind, Step
 from skillbus.skills.quiet import Threads, to_the_end
 from skillbus.skills.reconciler import ReconcileAborted
-from skillbus.skills.rules import tree_digest
 from skillbus.skills.swap import Change
 from skillbus.skills.tally import Tally, Tell, telling
 from skillbus.skills.verify import has_own, looked_at
@@ -175,10 +175,14 @@ class _Passing:
 
     async def run(self) -> None:
         """Every root in turn. One that cannot be changed stops no other."""
-        for place in await self._places.open(self._threads, create=False):
+        places = await self._places.open(self._threads, create=False)
+        before: dict[Place, Mapping[str, Receipt]] = {}
+        for place in places:
             if place.refused:
                 continue
             try:
+                await self._threads.run(take_stock, place, Memory(), Memory(), self._threads)
+                before[place] = place.lock.receipts
                 await self._put_back(place)
             except DiskRefused as error:
                 self._places.refuse(place, error)
@@ -189,9 +193,7 @@ class _Passing:
         if not self._managed_count and not self._tally.errors:
             self._tally.errors.append(f"{self._name!r} is no longer managed there: see skillbus verify")
         if not self._places.failed:
-            self._tally.installed = {
-                name: receipt.digest for place in self._places for name, receipt in place.lock.receipts.items()
-            }
+            self._tally.installed = self._places.installed(before)
 
     async def _put_back(self, place: Place) -> None:
         self._tally.tell(f"puts {self._name} back in {place.root.path}")
@@ -205,15 +207,10 @@ class _Passing:
 
     def _prepared(self, place: Place) -> Change | None:
         """The version staged, and what is to change; None if there is nothing to do. Blocking."""
-        place.lock = read_lock(place.root)
         receipt = place.lock.receipts.get(self._name)
         if receipt is None:
             return None
         self._managed_count += 1
-        with tree.disk_words(f"{place.root.path / self._name} cannot be read"):
-            facts = tree.scan(place.root.fd, self._name, self._threads.go_on)
-            if tree.inode(place.root.fd, self._name) is not None:
-                place.digests[self._name] = None if facts is None else tree_digest(facts)
         if place.digests.get(self._name) == receipt.digest == self._digest:
             self._tally.counts[Kind.KEEP.value] += 1
             return None

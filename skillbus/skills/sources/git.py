@@ -20,7 +20,6 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from subprocess import DEVNULL, PIPE, Popen
 from typing import TYPE_CHECKING
@@ -31,13 +30,12 @@ from skillbus.errors import (
     DiskRefused,
     HostileName,
     LinkInArchive,
-    NameNotUtf8,
     SourceUnavailable,
     TooBig,
     TooManyFiles,
 )
-from skillbus.skills.rules import MAX_DEPTH, MAX_FILES
 from skillbus.skills.sources import git_process
+from skillbus.skills.sources.git_objects import File, Objects
 from skillbus.skills.sources.git_process import REMOTE, Remote, plain_environment
 from skillbus.skills.sources.pip_url import GitUrl, git_url
 from skillbus.skills.sources.source import Access, Origin, Revision
@@ -50,9 +48,6 @@ FETCH_S = 120.0
 """Seconds for all requests of one fetch. The parent gives up somewhat later."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CHUNK = 256 * 1024
-_TREE_CHUNKS = 16
-"""How much of a folder's list is read: 4 MiB, of which a file takes 30 bytes or more."""
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 _UNWILLING = re.compile(rb"not our ref|unadvertised object|couldn't find remote ref|remote ref .* not found", re.I)
@@ -124,13 +119,6 @@ class GitSource:
 
 
 SOURCE = GitSource()
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: str
-    id: str
-    executable: bool
 
 
 def _names(ref: str) -> tuple[str, ...]:
@@ -220,9 +208,9 @@ class _Clone:
             )
         raise SourceUnavailable(f"{shown} changed while it was fetched: it will be tried again")
 
-    def listed(self, commit: str, landings: Mapping[str, Landing]) -> dict[str, list[_File]]:
+    def listed(self, commit: str, landings: Mapping[str, Landing]) -> dict[str, list[File]]:
         """The files of each wanted folder. A folder that cannot be taken is refused, and left out."""
-        found: dict[str, list[_File]] = {}
+        found: dict[str, list[File]] = {}
         with self._objects() as objects:
             for subpath, landing in landings.items():
                 top = objects.find(f"{commit}:{subpath}")
@@ -244,7 +232,7 @@ class _Clone:
         self._write("wanted", "".join(f"{one}\n" for one in sorted(missing)).encode())
         return self._brought("--stdin", stdin=f"{self._repository}/wanted")
 
-    def write(self, wanted: Mapping[str, list[_File]], landings: Mapping[str, Landing]) -> None:
+    def write(self, wanted: Mapping[str, list[File]], landings: Mapping[str, Landing]) -> None:
         """Write the files."""
         with self._objects() as objects:
             for subpath, files in wanted.items():
@@ -317,100 +305,11 @@ class _Clone:
         return ["git", f"--git-dir={self._repository}", *arguments]
 
     @contextmanager
-    def _objects(self) -> Iterator[_Objects]:
+    def _objects(self) -> Iterator[Objects]:
         command = self._plain("cat-file", "--batch")
         cwd, env = git_process.inside(self._folder), plain_environment()
         with Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, cwd=cwd, env=env) as process:
             try:
-                yield _Objects(process)
+                yield Objects(process)
             finally:
                 process.kill()  # it may be in the middle of a file that nobody wants any more
-
-
-class _Objects:
-    """The repository's objects, through ``git cat-file --batch``: one at a time, each read to its end."""
-
-    def __init__(self, process: Popen[bytes]) -> None:
-        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - started with pipes
-        self._questions = process.stdin
-        self._answers = process.stdout
-
-    def find(self, name: str) -> tuple[str, str] | None:
-        """The id and the kind of what is called ``name``; None if it is not there."""
-        found = self._asked(name)
-        if found is None:
-            return None
-        for _ in self._body(found[2]):
-            pass
-        return found[:2]
-
-    def files(self, tree: str) -> Iterator[_File]:
-        """Every file under a tree.
-
-        Raises:
-            BadBundle, HostileName, LinkInArchive, TooManyFiles: one that no skill may have.
-        """
-        count, todo = 0, [("", tree)]
-        while todo:
-            prefix, tree = todo.pop()
-            for mode, path, one in self._entries(prefix, tree):
-                count += 1
-                if count > 2 * MAX_FILES or path.count("/") > MAX_DEPTH:
-                    raise TooManyFiles(
-                        f"it has more than {2 * MAX_FILES} files and folders, or more than {MAX_DEPTH} deep"
-                    )
-                if mode == "120000":
-                    raise LinkInArchive(f"{path!r} is a link: only files and folders are taken")
-                if mode == "160000":
-                    raise BadBundle(f"{path!r} is a submodule, which is not fetched: list its own repository instead")
-                if mode.startswith("04") or mode.startswith("4"):
-                    todo.append((f"{path}/", one))
-                else:
-                    yield _File(path, one, mode == "100755")
-
-    def _entries(self, prefix: str, tree: str) -> Iterator[tuple[str, str, str]]:
-        """(mode, path, id) for each line of a tree object: ``mode SP name NUL id``, the id in 20 bytes."""
-        asked = self._asked(tree)
-        if asked is None:
-            raise BadBundle(f"{prefix or 'its top'} is a folder that the repository lacks")
-        data = b"".join(chunk for at, chunk in enumerate(self._body(asked[2])) if at < _TREE_CHUNKS)
-        at = 0
-        while at < len(data):
-            end = data.find(b"\0", at)
-            if end < 0 or end + 21 > len(data):
-                raise TooManyFiles(f"{prefix or 'its top'} is too big a folder, or a damaged one")
-            mode, _, name = data[at:end].partition(b" ")
-            try:
-                yield mode.decode(), prefix + name.decode(), data[end + 1 : end + 21].hex()
-            except UnicodeDecodeError:
-                raise NameNotUtf8(f"a name in {prefix or 'its top'} is not UTF-8") from None
-            at = end + 21
-
-    def content(self, file: str) -> Iterator[bytes]:
-        """A file's bytes. All of them have to be read before the next question."""
-        asked = self._asked(file)
-        if asked is None:
-            raise SourceUnavailable("git did not keep what it fetched: it will be tried again")
-        yield from self._body(asked[2])
-
-    def _asked(self, name: str) -> tuple[str, str, int] | None:
-        try:
-            self._questions.write(name.encode() + b"\n")
-            self._questions.flush()
-        except OSError:
-            raise SourceUnavailable("git ended while it was asked: it will be tried again") from None
-        words = self._answers.readline(4096).split()
-        if len(words) == 3 and words[2].isdigit():
-            return words[0].decode(), words[1].decode(), int(words[2])
-        if not words:
-            raise SourceUnavailable("git ended while it was asked: it will be tried again")
-        return None
-
-    def _body(self, size: int) -> Iterator[bytes]:
-        while size:
-            chunk = self._answers.read(min(size, _CHUNK))
-            if not chunk:
-                raise SourceUnavailable("git ended in the middle of a file: it will be tried again")
-            size -= len(chunk)
-            yield chunk
-        self._answers.read(1)  # the line's end behind each object

@@ -118,7 +118,7 @@ class Remote:
     hidden: tuple[str, ...]
 
     def arguments(self, git_dir: str) -> list[str]:
-        """What every git command begins with. Run it in ``/`` or a scratch folder: where nobody else has a repository."""
+        """What every git command begins with. Run it in ``/`` or a scratch folder, where nobody has a repository."""
         told = _SETTINGS | dict(self.settings)
         return ["git", f"--git-dir={git_dir}", *(word for key in told for word in ("-c", f"{key}={told[key]}"))]
 

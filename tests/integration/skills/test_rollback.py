@@ -20,10 +20,10 @@ from skillbus.skills.verify import verify
 from tests.integration.skills.world import ScriptedCheckpoint, World, counts, skill_text
 
 
-def version(world: World, text: str) -> str:
+def version(world: World, text: str, *others: str) -> str:
     """Another version of ``pdf`` at the source, and the pass that places it. Its digest."""
     world.skill("pdf", text)
-    world.list("./skills/pdf")
+    world.list("./skills/pdf", *(f"./skills/{name}" for name in others))
     assert world.run().errors == ()
     return there(world).digest
 
@@ -63,6 +63,17 @@ def test_a_version_goes_back_and_stays(world: World) -> None:
     third = version(world, "three")
     assert text_of(world) == "three"
     assert (there(world).digest, there(world).instead_of) == (third, "")
+
+
+def test_what_is_published_was_looked_at(world: World) -> None:
+    """Another skill that somebody changed does not lie there as its receipt says: the pod then tells nothing."""
+    world.skill("other")
+    first, _ = (version(world, text, "other") for text in ("one", "two"))
+    (other,) = survey([world.root], "other")
+    assert roll_back(world).installed == {"pdf": first, "other": other.receipt.digest}
+    (world.root / "other/SKILL.md").write_text("somebody was here")
+    result = roll_back(world)
+    assert (result.installed, result.counts["restored"]) == (None, 1)
 
 
 def test_back_and_forth(world: World) -> None:
