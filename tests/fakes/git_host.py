@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -86,11 +89,38 @@ class Repository:
         self.add("120000", self.git("hash-object", "-w", "--stdin", stdin=target.encode()).decode().strip(), path)
 
 
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What proves who a server is: its chain and key, for the server; its authority, for who shall believe it."""
+
+    chain: Path
+    key: Path
+    authority: Path
+
+
+def certificate(folder: Path, names: str) -> Certificate | None:
+    """One for ``names`` (as in ``IP:127.0.0.1``) by an authority that nobody knows; None where openssl is missing."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        return None
+    folder.mkdir()
+
+    def run(words: str, *more: str) -> None:
+        subprocess.run([openssl, *words.split(), *more], cwd=folder, check=True, capture_output=True)
+
+    new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    run(f"req -x509 {new} -days 2 -keyout ca.key -out ca.pem", "-subj", "/CN=an authority of this test")
+    run(f"req {new} -keyout key.pem -out request.pem", "-subj", "/CN=a server of this test")
+    (folder / "names").write_text(f"subjectAltName={names}\n")
+    run("x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out chain.pem")
+    return Certificate(folder / "chain.pem", folder / "key.pem", folder / "ca.pem")
+
+
 class GitHost:
     """Serves every repository under a folder.
 
     Attributes:
-        url: ``http://127.0.0.1:port``.
+        url: ``http://127.0.0.1:port``, or https.
         host: ``127.0.0.1:port``.
         requests: "GET /path" of every request, in order, a query included.
         logins: the Authorization header of each, or "".
@@ -100,7 +130,7 @@ class GitHost:
         stalls: requests whose query or path holds this are never answered, until ``release``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: Certificate | None = None) -> None:
         self.requests: list[str] = []
         self.logins: list[str] = []
         self.login = ""
@@ -125,10 +155,14 @@ class GitHost:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = False
+        if tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls.chain, tls.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
         self.host = f"127.0.0.1:{self._server.server_port}"
-        self.url = f"http://{self.host}"
+        self.url = f"http{'s' if tls else ''}://{self.host}"
 
     def close(self) -> None:
         self.release.set()
@@ -203,9 +237,9 @@ def _answer(asked: BaseHTTPRequestHandler, status: int, headers: Mapping[str, st
 
 
 @contextmanager
-def git_host(folder: Path) -> Iterator[GitHost]:
+def git_host(folder: Path, tls: Certificate | None = None) -> Iterator[GitHost]:
     """A running host of the repositories under ``folder``."""
-    running = GitHost(folder)
+    running = GitHost(folder, tls)
     try:
         yield running
     finally:
