@@ -88,7 +88,7 @@ class BadBundle(NeedsHuman):
 
 
 class BadArchive(NeedsHuman):
-    """An archive with a hostile or broken member. Nothing of it is installed."""
+    """An archive with a hostile or broken member. Nothing of it is placed."""
 
 
 class HostileName(BadArchive):

@@ -51,7 +51,7 @@ def become(
 
     Args:
         given: settings by name, as ``Settings.load`` takes them.
-        rollback: a skill's name and the digest to put back, for ``skillbus rollback``.
+        rollback: a skill's name and the digest to restore, for ``skillbus rollback``.
     """
     told = {"given": dict(given), "program": list(program), "once": once, "output": output, "rollback": rollback}
     command = [sys.executable, "-P", "-m", "skillbus.foreground", *sys.argv[1:]]
@@ -87,11 +87,11 @@ def main() -> None:
 
 
 def summary(outcome: Outcome, result: PassResult, took_s: float) -> str:
-    """What a pass did, for a person: each error, what was put back, and a last line that says it all."""
+    """What a pass did, for a person: each error, what was undone, and a last line that says it all."""
     from skillbus.core.text import harmless
 
     lines = [f"error: {harmless(text, 2000)}" for text in result.errors]
-    lines += [f"put back: {harmless(name)}" for name in result.reverted]
+    lines += [f"undone: {harmless(name)}" for name in result.reverted]
     done = ", ".join(f"{count} {word}" for word, count in result.counts.items() if count)
     errors = f", {len(result.errors)} error{'s' if len(result.errors) > 1 else ''}" if result.errors else ""
     words = {"ok": done or "done", "failed": done or "nothing done", "aborted": f"aborted: {done or 'nothing done'}"}

@@ -84,7 +84,7 @@ def skills_pod(settings: Settings, *, tell: Callable[[str], None] = _nobody) -> 
 
 
 def rollback_pod(settings: Settings, name: str, digest: str, *, tell: Callable[[str], None] = _nobody) -> Pod:
-    """A pod whose passes put one kept version of a skill back. It has the id of the skills pod of these roots.
+    """A pod whose passes restore one kept version of a skill. It has the id of the skills pod of these roots.
 
     So whatever stops that one stops this one, too.
     """

@@ -23,7 +23,7 @@ VERBS = {
     "sync": ("sync", "Ask every pod for a pass now."),
     "plan": ("plan", "Show what a pass of skills would do here. Changes nothing."),
     "verify": ("verify", "Hold the skills on this disk against skillbus.lock."),
-    "rollback": ("rollback", "Put an earlier version of a skill back."),
+    "rollback": ("rollback", "Restore an earlier version of a skill."),
     "validate": ("validate", "Hold skills against the specification, with line numbers."),
     "manifest": ("manifest", "Check manifests; print their JSON Schema."),
     "doctor": ("doctor", "Look for what would keep the switch from working, before an incident shows it."),

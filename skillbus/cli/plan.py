@@ -85,7 +85,7 @@ def _print_step(step: StepPreview, *, every_file: bool) -> None:
     mark = _MARKS[str(step.kind)]
     line = f"  {mark} {step.name}"
     if step.kind == "repaired":
-        line += "  put back: it is not as it was placed"
+        line += "  repair: it is not as it was placed"
     elif step.kind != "removed":
         line += f"  from {step.url}{shown_revision(step.revision)}"
     stdout().print(harmless(line, 2000), markup=False, style=_STYLES[mark])

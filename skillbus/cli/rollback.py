@@ -1,4 +1,4 @@
-"""``skillbus rollback``: an earlier version of a skill put back, through the same gate as every pass."""
+"""``skillbus rollback``: an earlier version of a skill restored, through the same gate as every pass."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rollback(
     fleet: FleetOption = None,
     redis: RedisOption = None,
 ) -> None:
-    """Put an earlier version of a skill back, and keep it until the manifest asks for a third."""
+    """Restore an earlier version of a skill, and keep it until the manifest asks for a third."""
     with spoken("rollback", output):
         refuse_password(redis)
         from skillbus.skills.rollback import choose, survey

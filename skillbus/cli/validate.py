@@ -1,4 +1,4 @@
-"""``skillbus validate``: skills against the specification, before anybody installs them."""
+"""``skillbus validate``: skills against the specification, before anybody places them."""
 
 from __future__ import annotations
 

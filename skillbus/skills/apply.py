@@ -1,7 +1,7 @@
 """Steps of a plan, done in one skills root: stage, swap, lock, and the judgement whether they may stay.
 
 A batch of changes and its settling are one unit that a cancellation cannot cut: either it stays and the lock tells of
-it, or it is put back and told as reverted. After an abort nothing more is written, not even to clean up: the next pass
+it, or it is undone and told as reverted. After an abort nothing more is written, not even to clean up: the next pass
 sweeps.
 """
 
@@ -92,8 +92,8 @@ async def change(place: Place, ready: Sequence[Ready], checkpoint: Checkpoint, t
     """Do steps, settle them, and undo them if they may not stay. To be run to its end (quiet.py).
 
     Raises:
-        PassAborted: as the checkpoint raised it; what was changed is put back.
-        DiskRefused: the disk failed; what was changed is put back, or will be by the next pass.
+        PassAborted: as the checkpoint raised it; what was changed is undone.
+        DiskRefused: the disk failed; what was changed is undone, or will be by the next pass.
     """
     batch = await threads.run(Batch, place.root, place.lock, [one.change for one in ready])
     try:
@@ -120,6 +120,6 @@ async def _revert(batch: Batch, threads: Threads, tally: Tally) -> None:
     try:
         await threads.run(batch.undo)
     except DiskRefused as error:
-        tally.errors.append(f"{error}; the next pass will put it back before anything else")
+        tally.errors.append(f"{error}; the next pass will undo it before anything else")
     else:
         tally.reverted += batch.moved

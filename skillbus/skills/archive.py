@@ -57,7 +57,7 @@ def unpack(
         top: whether all of it lies in one top folder, from inside of which it is looked at.
 
     Raises:
-        BadArchive: hostile, broken or too big; its subclass says which. Nothing of it may be installed.
+        BadArchive: hostile, broken or too big; its subclass says which. Nothing of it may be placed.
         DiskRefused: the staging cannot be written.
     """
     clock = _Clock()

@@ -20,7 +20,7 @@ MAX_DESCRIPTION_CHARS = 1_024
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A skill that may be installed.
+    """A skill that may be placed.
 
     Attributes:
         name: the frontmatter's name as a skill's name, or the fallback's.

@@ -295,7 +295,7 @@ def lasts(error: SkillbusError) -> bool:
 def other_than_pinned(digest: str, pinned: str) -> BadBundle:
     """The error for a skill whose content is not what the manifest pins."""
     return BadBundle(
-        f"its content has the digest {digest}, and the manifest pins {pinned}: nothing is installed; "
+        f"its content has the digest {digest}, and the manifest pins {pinned}: nothing is placed; "
         "review the change, then pin the new digest"
     )
 

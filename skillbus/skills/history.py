@@ -1,4 +1,4 @@
-"""The last versions of each managed skill, kept beside the lock so that ``skillbus rollback`` can put one back.
+"""The last versions of each managed skill, kept beside the lock so that ``skillbus rollback`` can restore one.
 
     .skillbus/history/<skill>/<digest>/tree/          its files, as they were placed
     .skillbus/history/<skill>/<digest>/receipt.json   what the lock said of it
@@ -12,7 +12,7 @@ retirement that a crash cut is finished by the next pass, from wherever it had c
 fsynced, because the tree was when it was placed, and a history that a power cut shortens harms nobody; what is
 restored is checked against its digest.
 
-It decides neither when a version is retired (apply.py) nor which one is put back (rollback.py).
+It decides neither when a version is retired (apply.py) nor which one is restored (rollback.py).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One version that can be put back.
+    """One version that can be restored.
 
     Attributes:
         digest: its tree digest.
@@ -152,7 +152,7 @@ def restore(root: Root, name: str, digest: str, slot: str, go_on: Callable[[], o
         DiskRefused: the disk failed.
     """
     label = f"the version {digest[:12]} of {name!r} in {root.path}"
-    with tree.disk_words(f"{label} cannot be put back"):
+    with tree.disk_words(f"{label} cannot be restored"):
         with _opened(root.own, _HISTORY, name, digest) as version:
             receipt = None if version is None else _read_receipt(version, digest)
             if receipt is None:
@@ -161,7 +161,7 @@ def restore(root: Root, name: str, digest: str, slot: str, go_on: Callable[[], o
             with _opened(_there(version), _TREE) as kept:
                 facts = _copied(_there(kept), root.staging, slot, go_on)
         if facts != {hidden.get(path, path): fact for path, fact in receipt.files.items()}:
-            raise BadBundle(f"{label} was changed by somebody, so it is not put back: choose another version")
+            raise BadBundle(f"{label} was changed by somebody, so it is not restored: choose another version")
         with _opened(root.staging, slot) as copied:
             _rename(_there(copied), {other: path for path, other in hidden.items()}, durably=True)
             placed_at = _iso(int(os.fstat(_there(copied)).st_mtime))

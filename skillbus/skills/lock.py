@@ -36,7 +36,7 @@ class Receipt:
         digest: the tree digest.
         files: every file that was placed.
         placed_at: when, by the file system's clock, ISO 8601.
-        instead_of: for a version that ``skillbus rollback`` put back, the digest of the one that it replaces: it stays
+        instead_of: for a version that ``skillbus rollback`` restored, the digest of the one that it replaces: it stays
             until the manifest asks for a third. Else empty.
         instead_of_revision: that one's revision, so that a fresh process knows it without a fetch. Else empty.
         instead_of_tree_id: that one's tree id. Else empty.
@@ -64,7 +64,7 @@ class Receipt:
         return {**words, **override, "files": files}
 
     def standing_in_for(self, replaced: Receipt) -> Receipt:
-        """This one, put back in place of ``replaced``. What the manifest asks for is no override of itself."""
+        """This one, restored in place of ``replaced``. What the manifest asks for is no override of itself."""
         asked_for = (replaced.digest, replaced.revision, replaced.tree_id)
         if replaced.instead_of:
             asked_for = (replaced.instead_of, replaced.instead_of_revision, replaced.instead_of_tree_id)

@@ -27,7 +27,7 @@ class Entry:
 
     Attributes:
         url: as the manifest says; a path made absolute.
-        name: the name to install under, or None to ask the skill.
+        name: the name to place it under, or None to ask the skill.
         scope: ``user`` or ``project``.
         sha256: the tree digest that the skill must have, or None.
         place: where the entry stands, for errors: ``team.yaml, skills[2]``.

@@ -39,7 +39,7 @@ def outline(parent: int, name: str, *, unshared: bool = False) -> Outline | None
     None as well if it may not be read. What we place can be.
 
     Args:
-        unshared: whether hard links count as links. The child writes none; a backup makes some of what is installed.
+        unshared: whether hard links count as links. The child writes none; a backup makes some of what was placed.
 
     Raises:
         OSError: the disk failed.

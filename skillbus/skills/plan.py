@@ -23,7 +23,7 @@ class Wanted:
     """An entry whose skill is known.
 
     Attributes:
-        name: what it is installed as.
+        name: what it is placed as.
         own_name: what it calls itself.
         digest: the tree digest that it must have.
         revision: the source's own name for it.

@@ -32,7 +32,7 @@ class ReconcileAborted(PassAborted):
     """The pass was aborted by its checkpoint.
 
     Attributes:
-        result: what it had done until then; ``reverted`` names what was put back.
+        result: what it had done until then; ``reverted`` names what was undone.
     """
 
     def __init__(self, why: str, result: PassResult) -> None:
@@ -70,8 +70,8 @@ class SkillsReconciler:
 
         Raises:
             ReconcileAborted: the checkpoint aborted it, be it in a change that a cancellation found under way. Its
-                ``result`` says what was done and what was put back.
-            asyncio.CancelledError: it was cancelled, and nothing had to be put back. It bears ``result``, too.
+                ``result`` says what was done and what was undone.
+            asyncio.CancelledError: it was cancelled, and nothing had to be undone. It bears ``result``, too.
         """
         tell = telling(self._tell, checkpoint)
         passing = Passing(self._options, self._clock, checkpoint, memory=self._memory, tell=tell)
@@ -83,7 +83,7 @@ class SkillsReconciler:
         except asyncio.CancelledError as error:
             result = passing.result()
             if result.reverted:  # A task that was cancelled has no room for a result, and this one must be told.
-                raise ReconcileAborted("the pass was cancelled in a change, which was put back", result) from error
+                raise ReconcileAborted("the pass was cancelled in a change, which was undone", result) from error
             error.result = result  # type: ignore[attr-defined]
             raise
         finally:

@@ -1,4 +1,4 @@
-"""``skillbus rollback``: a kept version of one skill put back, in every root that manages it, by one pass of a pod.
+"""``skillbus rollback``: a kept version of one skill restored, in every root that manages it, by one pass of a pod.
 
     choose (reads alone, before anything starts) -> the pod's gate -> for each root: restore, swap, settle, lock
 
@@ -33,7 +33,7 @@ from skillbus.skills.tally import Tally, Tell, telling
 from skillbus.skills.verify import has_own, looked_at
 
 RESTORED = "restored"
-"""The word of the summary for a skill that was put back."""
+"""The word of the summary for a skill that was restored."""
 
 _SHOWN = 12
 """Digits of a digest that are shown to people."""
@@ -41,7 +41,7 @@ _SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Managed:
-    """A skill in one root, and what it can be put back to.
+    """A skill in one root, and what can be restored of it.
 
     Attributes:
         receipt: what the lock says of the version in place.
@@ -69,7 +69,7 @@ def survey(roots: Iterable[Path], name: str) -> list[Managed]:
 
 
 def choose(found: Sequence[Managed], name: str, prefix: str = "") -> str:
-    """The digest of the version to put back.
+    """The digest of the version to restore.
 
     Args:
         found: as ``survey`` gave it.
@@ -105,7 +105,7 @@ def _named(found: Sequence[Managed], shown: str, prefix: str) -> str:
 
 
 class Rollback:
-    """Implements :class:`skillbus.core.ports.Reconciler`: each pass puts the one version back.
+    """Implements :class:`skillbus.core.ports.Reconciler`: each pass restores the one version.
 
     Args:
         name: the skill.
@@ -130,8 +130,8 @@ class Rollback:
         """One pass.
 
         Raises:
-            ReconcileAborted: the checkpoint aborted it. Its ``result`` says what was put back.
-            asyncio.CancelledError: it was cancelled, and nothing had to be put back.
+            ReconcileAborted: the checkpoint aborted it. Its ``result`` says what was undone.
+            asyncio.CancelledError: it was cancelled, and nothing had to be undone.
         """
         tell = telling(self._tell, checkpoint)
         passing = _Passing(self._options, self._clock, checkpoint, tell, self._name, self._digest)
@@ -183,7 +183,7 @@ class _Passing:
             try:
                 await self._threads.run(take_stock, place, Memory(), Memory(), self._threads)
                 before[place] = place.lock.receipts
-                await self._put_back(place)
+                await self._restore(place)
             except DiskRefused as error:
                 self._places.refuse(place, error)
             except PassAborted:
@@ -195,8 +195,8 @@ class _Passing:
         if not self._places.failed:
             self._tally.installed = self._places.installed(before)
 
-    async def _put_back(self, place: Place) -> None:
-        self._tally.tell(f"puts {self._name} back in {place.root.path}")
+    async def _restore(self, place: Place) -> None:
+        self._tally.tell(f"restores {self._name}: {place.root.path}")
         change = await self._threads.run(self._prepared, place)
         if change is None:
             return

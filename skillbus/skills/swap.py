@@ -148,7 +148,7 @@ class Batch:
                     self._move(undo, change)
         except BadBundle as error:
             self.failed.append((change, error))
-            with tree.disk_words(f"{self._root.path / change.name} cannot be put back"):
+            with tree.disk_words(f"{self._root.path / change.name} cannot be undone"):
                 _move_back(self._root, undo, _nothing)
         else:
             self.done.append(change)
@@ -187,7 +187,7 @@ class Batch:
             os.fsync(self._root.undo)
 
     def undo(self) -> None:
-        """Put everything back.
+        """Undo everything.
 
         Raises:
             DiskRefused: not possible now; the next pass finds the journal and does it.
@@ -196,7 +196,7 @@ class Batch:
 
 
 def _nothing() -> None:
-    """What was not allowed to stay is put back whatever happens meanwhile."""
+    """What was not allowed to stay is undone whatever happens meanwhile."""
 
 
 @contextmanager
@@ -310,7 +310,7 @@ def needs_sweep(root: Root) -> bool:
 
 
 def _undo(root: Root, journal: Sequence[Undo], go_on: Callable[[], object]) -> None:
-    with tree.disk_words(f"{root.path} cannot be put back"):
+    with tree.disk_words(f"the changes in {root.path} cannot be undone"):
         for undo in journal:
             _move_back(root, undo, go_on)
         os.fsync(root.fd)

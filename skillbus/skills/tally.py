@@ -28,7 +28,7 @@ class Tally:
     """A pass' summary in the making.
 
     Attributes:
-        reverted: names of changes that were put back.
+        reverted: names of changes that were undone.
         installed: the digest of every managed skill; None until the pass knows.
         retry_after_s: how long a source wants to be left alone.
     """

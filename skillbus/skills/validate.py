@@ -36,7 +36,7 @@ class Finding:
         line: counted from 1; 0 if it is about no line.
         rule: a short name for the rule.
         text: what is wrong, and what to do.
-        severity: an ``error`` breaks the specification or cannot be installed; a ``warning`` is advice.
+        severity: an ``error`` breaks the specification or cannot be placed; a ``warning`` is advice.
     """
 
     path: str

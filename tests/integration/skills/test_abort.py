@@ -90,7 +90,7 @@ def test_a_trip_at_any_checkpoint_leaves_what_was_settled(
 def test_a_settle_that_refuses_reverts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int, exchange: bool, batch: int
 ) -> None:
-    """Its whole batch is put back and named, the lock tells what is there, the abort comes through."""
+    """Its whole batch is undone and named, the lock tells what is there, the abort comes through."""
     monkeypatch.setattr(passing, "BATCH", batch)
     batches = [("add", "update", "repair", "remove")[at : at + batch] for at in range(0, 4, batch)]
     if nth > len(batches):
@@ -221,7 +221,7 @@ class _SlowSettle(ScriptedCheckpoint):
 
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_cancellation_cannot_cut_a_swap(tmp_path: Path, killed: bool) -> None:
-    """Cancelled (twice) while a swap is settled, the pass ends only when that is kept or put back."""
+    """Cancelled (twice) while a swap is settled, the pass ends only when that is kept or undone."""
     world = _ready(tmp_path)
     before = world.visible()
 

@@ -36,7 +36,7 @@ def _localised(folder: Path, github: FakeGitHub, git_url: str, web: Server) -> P
 
 
 def test_a_manifest_that_mixes_all_sources(redis_server: RealServer, tmp_path: Path, web: Server) -> None:
-    """``run --once`` on it installs one skill from each, ``plan`` then has nothing to do, and ``verify`` is content."""
+    """``run --once`` on it places one skill from each, ``plan`` then has nothing to do, and ``verify`` is content."""
     arm(redis_server)
     with own_home(tmp_path), git_host(tmp_path / "git") as git, FakeGitHub() as github:
         repo = github.repo("example-org/skills")

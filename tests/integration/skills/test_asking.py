@@ -163,12 +163,12 @@ def test_a_manifest_whose_scheme_is_in_capitals_is_asked(world: World, web: Serv
     assert not world.run(manifests=(web.url.replace("http", "HTTP") + "/team.yaml",)).errors
 
 
-# ---- what is installed -----------------------------------------------------------------------------------------------
+# ---- what is placed --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("in_process")
 def test_what_is_told_as_installed_lies_there(world: World, github: FakeGitHub) -> None:
-    """A skill that is tampered with or gone, and could not be put back: nothing is said of the set."""
+    """A skill that is tampered with or gone, and could not be repaired: nothing is said of the set."""
     github.repo("org/s").commit({"a/SKILL.md": skill_text("a")})
     world.list(github.page("org/s", "tree/main/a"))
     reconciler = world.reconciler(**github.options)
@@ -362,7 +362,7 @@ def test_two_refs_of_one_commit_cost_one_fetch(
 
 @pytest.mark.usefixtures("in_process")
 def test_a_server_with_another_etag_each_time_is_believed_its_bytes(world: World, web: Server) -> None:
-    """Its skill is installed, and nothing is remembered by a name that means nothing."""
+    """Its skill is placed, and nothing is remembered by a name that means nothing."""
     bodies = [tarball({"SKILL.md": skill_text("a")})]
 
     def route(handler: Any) -> None:

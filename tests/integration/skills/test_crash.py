@@ -95,7 +95,7 @@ def _state(world: World, name: str, files: int = FILES) -> str:
 
 @pytest.mark.parametrize("mode", ["exchange", "no-exchange"])
 def test_killed_at_any_moment_no_skill_is_torn(in_memory: Path, mode: str) -> None:
-    """After each of 30 kills (seeded moments) no skill is torn, and the next pass puts back what was not settled.
+    """After each of 30 kills (seeded moments) no skill is torn, and the next pass undoes what was not settled.
 
     Both skills change in one batch, so once recovered both are of one version, and the lock tells the truth. In the end
     a pass comes to what is wanted.
@@ -161,7 +161,7 @@ def test_dying_between_any_two_steps_of_a_pass_is_undone(
     """For each change on the disk in turn, dying right before it: recovery undoes what was not settled.
 
     That is between the renames of a batch too, in the writing of journal, lock and history, in the undoing, the sweep.
-    And what went out is kept in the end, whenever that was, and can be put back.
+    And what went out is kept in the end, whenever that was, and can be restored.
     """
     mortal = _Mortal(monkeypatch, mode)
     deaths = 0
@@ -217,10 +217,10 @@ def _assert_recovers(world: World, settled: list[dict[str, bytes]]) -> None:
     assert (_state(world, "one", 3), _state(world, "two", 3)) == ("v2", "none")
     assert [list((world.root / ".skillbus" / own).iterdir()) for own in ("staging", "undo")] == [[], []]
     for name in NAMES:
-        _assert_v1_can_be_put_back(world, name)
+        _assert_v1_can_be_restored(world, name)
 
 
-def _assert_v1_can_be_put_back(world: World, name: str) -> None:
+def _assert_v1_can_be_restored(world: World, name: str) -> None:
     root = open_root(world.root, create=False)
     assert root is not None
     try:

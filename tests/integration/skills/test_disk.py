@@ -254,7 +254,7 @@ def test_a_root_in_which_another_pass_hangs_is_left_for_later(world: World) -> N
 
 
 def test_a_hard_link_of_a_backup_is_no_drift(world: World) -> None:
-    """What is installed may have other names elsewhere: the bytes are what counts."""
+    """What is placed may have other names elsewhere: the bytes are what counts."""
     world.skill("a")
     world.list("./skills/a")
     world.run()

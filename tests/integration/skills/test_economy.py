@@ -167,7 +167,7 @@ def test_after_a_restart_a_pass_costs_one_request(
 def test_drift_costs_one_tarball_and_no_listing(
     world: World, github: FakeGitHub, monorepo: Monorepo, in_process: Jobs
 ) -> None:
-    """What was edited is put back, with the same bytes and the same receipt but for the time."""
+    """What was edited is repaired, with the same bytes and the same receipt but for the time."""
     reconciler = world.reconciler(**github.options)
     one_pass(reconciler)
     before = world.visible()

@@ -1,4 +1,4 @@
-"""Git remotes, the real git on both sides: what is installed is what was committed; nothing outlives a fetch."""
+"""Git remotes, the real git on both sides: what is placed is what was committed; nothing outlives a fetch."""
 
 from __future__ import annotations
 

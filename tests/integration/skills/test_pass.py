@@ -58,7 +58,7 @@ def test_the_life_of_a_skill(world: World) -> None:
 
 @pytest.mark.parametrize("how", ["bit", "extra", "gone", "link", "file", "pipe", "deep"])
 def test_every_kind_of_drift_is_repaired(world: World, how: str) -> None:
-    """Whatever became of a managed skill, it is put back whole, and what a link points at stays as it is."""
+    """Whatever became of a managed skill, it is repaired whole, and what a link points at stays as it is."""
     world.skill("pdf", files={"run.sh": b"#!/bin/sh\n"})
     world.list("./skills/pdf")
     world.run()
@@ -181,7 +181,7 @@ def test_two_urls_with_one_name(world: World) -> None:
 
 
 def test_a_pinned_digest_must_match(world: World) -> None:
-    """A mismatch installs nothing and says which digest came; the right one installs."""
+    """A mismatch places nothing and says which digest came; the right one is placed."""
     world.skill("a")
     world.list("./skills/a\n    sha256: " + "f" * 64)
     result = world.run()

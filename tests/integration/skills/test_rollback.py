@@ -1,4 +1,4 @@
-"""A kept version put back: by a pass like any other, until the manifest asks for a third version."""
+"""A kept version restored: by a pass like any other, until the manifest asks for a third version."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def roll_back(world: World, digest: str = "", checkpoint: ScriptedCheckpoint | N
 
 
 def test_a_version_goes_back_and_stays(world: World) -> None:
-    """Put back, it stays through later passes and is repaired to; a third version from the manifest ends that."""
+    """Restored, it stays through later passes and is repaired to; a third version from the manifest ends that."""
     first, second = version(world, "one"), version(world, "two")
     result = roll_back(world)
     assert (dict(result.counts), result.errors) == ({"restored": 1, "unchanged": 0}, ())
@@ -92,7 +92,7 @@ def test_back_and_forth(world: World) -> None:
 
 
 def test_the_version_in_place_is_left_alone(world: World) -> None:
-    """Asked for what lies there already, nothing is written; but a changed one is put back."""
+    """Asked for what lies there already, nothing is written; but a changed one is restored."""
     version(world, "one")
     version(world, "two")
     roll_back(world)
@@ -138,7 +138,7 @@ def test_a_skill_whose_entry_fails_stays(world: World) -> None:
 
 
 def test_it_goes_through_the_gate(world: World) -> None:
-    """At whichever checkpoint the pod must stop: nothing is changed, or it is put back, and the lock agrees."""
+    """At whichever checkpoint the pod must stop: nothing is changed, or it is undone, and the lock agrees."""
     version(world, "one")
     second = version(world, "two")
     calls = ScriptedCheckpoint()

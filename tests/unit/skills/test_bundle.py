@@ -63,7 +63,7 @@ def test_a_frontmatter_that_cannot_be_read_is_an_error(text: bytes) -> None:
     ],
 )
 def test_a_broken_rule_of_style_warns_and_is_refused_when_strict(text: bytes) -> None:
-    """Real skills break these, so the default is a warning; the name that is installed is legal all the same."""
+    """Real skills break these, so the default is a warning; the name that is placed is legal all the same."""
     judged = judge(_Landed(text), "x", strict=False)
     assert judged.name == "my-skill"
     assert len(judged.warnings) == 1

@@ -1,4 +1,4 @@
-"""Kept versions: out of every agent's sight, at most five, and exactly themselves when they are put back."""
+"""Kept versions: out of every agent's sight, at most five, and exactly themselves when they are restored."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def read(folder: Path) -> dict[str, tuple[bytes, bool]]:
     ],
 )
 def test_there_and_back(root: Root, files: Files) -> None:
-    """While it is kept no file is called SKILL.md, in any case and depth; put back, it is the same tree and receipt."""
+    """While it is kept no file is called SKILL.md, in any case and depth; restored, it is the same tree and receipt."""
     receipt = retired(root, "1", files)
     assert in_sight(root) == []
     assert not (root.staging_path / "1").exists(), "it was moved, not copied"
@@ -119,7 +119,7 @@ def test_the_same_version_again_is_the_newest(root: Root) -> None:
 
 
 @pytest.mark.parametrize("what", ["changed", "added", "missing", "link", "hard link", "receipt"])
-def test_what_was_tampered_with_is_not_put_back(root: Root, tmp_path: Path, what: str) -> None:
+def test_what_was_tampered_with_is_not_restored(root: Root, tmp_path: Path, what: str) -> None:
     """A kept version is believed no more than its digest."""
     receipt = retired(root, "1")
     kept = root.path / ".skillbus/history/pdf" / receipt.digest
@@ -142,7 +142,7 @@ def test_what_was_tampered_with_is_not_put_back(root: Root, tmp_path: Path, what
 
 
 def test_half_a_retirement_is_nothing(root: Root) -> None:
-    """A tree without a receipt, a receipt without a tree, anything else: not told, not put back, swept next time."""
+    """A tree without a receipt, a receipt without a tree, anything else: not told, not restored, swept next time."""
     receipt = _at(root, 0, retired(root, "1"))
     skill = root.path / ".skillbus/history/pdf"
     for name in ("a" * 64, "b" * 64, "stray"):

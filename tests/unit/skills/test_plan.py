@@ -95,7 +95,7 @@ def test_every_plan_carried_out_leaves_nothing_to_plan() -> None:
 
 
 def test_what_was_rolled_back_stays_until_the_manifest_moves_on() -> None:
-    """The lock says OLD instead of NEW. Wanted x disk -> step, and whether it is the kept version that is put back."""
+    """The lock says OLD instead of NEW. Wanted x disk -> step, and whether it is the kept version that is restored."""
     ours = {"a": _receipt(instead_of=NEW)}
     table: list[tuple[str, dict[str, str | None], tuple[Kind, bool, bool], str]] = [
         (NEW, {"a": OLD}, (Kind.KEEP, False, False), ""),

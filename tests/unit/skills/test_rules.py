@@ -98,7 +98,7 @@ def test_a_folder_may_be_named_again() -> None:
 
 @given(st.text(max_size=80))
 def test_a_slug_is_a_skill_name_or_nothing(text: str) -> None:
-    """Whatever a skill calls itself, what is installed has a legal name."""
+    """Whatever a skill calls itself, what is placed has a legal name."""
     assert slug(text) == "" or is_skill_name(slug(text))
 
 
