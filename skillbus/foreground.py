@@ -87,10 +87,11 @@ def main() -> None:
 
 
 def summary(outcome: Outcome, result: PassResult, took_s: float) -> str:
-    """What a pass did, for a person: each error, what was undone, and a last line that says it all."""
+    """What a pass did, for a person: each warning and error, what was undone, and a last line that says it all."""
     from skillbus.core.text import harmless
 
-    lines = [f"error: {harmless(text, 2000)}" for text in result.errors]
+    lines = [f"warning: {harmless(text, 2000)}" for text in result.warnings]
+    lines += [f"error: {harmless(text, 2000)}" for text in result.errors]
     lines += [f"undone: {harmless(name)}" for name in result.reverted]
     done = ", ".join(f"{count} {word}" for word, count in result.counts.items() if count)
     errors = f", {len(result.errors)} error{'s' if len(result.errors) > 1 else ''}" if result.errors else ""
@@ -287,6 +288,7 @@ def _fields(
         "why": standing.why,
         "outcome": outcome,
         "counts": dict(result.counts) if result else {},
+        "warnings": list(result.warnings) if result else [],
         "errors": list(result.errors) if result else [],
         "reverted": list(result.reverted) if result else [],
     }

@@ -57,26 +57,24 @@ def _list(found: list[Managed], name: str, output: Output) -> None:
     if output is Output.JSON:
         print_json("rollback", {"name": name, "roots": [_fields(one) for one in found]})
         return
-    from rich.table import Table
-    from rich.text import Text
-
     if not found:
         stdout().print(f"no skill {harmless(name)!r} is managed there", markup=False)
     for one in found:
-        table = Table("digest", "placed", "replaced", "from", title=Text(str(one.path)), title_justify="left", box=None)
         now = one.receipt
-        table.add_row(now.digest[:12], now.placed_at, "in place", Text(_source(now.url, now.revision)))
+        rows = [("digest", "placed", "replaced", "from")]
+        rows.append((now.digest[:12], now.placed_at, "in place", _source(now.url, now.revision, now.digest)))
         for kept in one.kept:
             if kept.digest != now.digest:
-                source = Text(_source(kept.url, kept.revision))
-                table.add_row(kept.digest[:12], kept.placed_at, kept.retired_at, source)
-        stdout().print(table)
+                source = _source(kept.url, kept.revision, kept.digest)
+                rows.append((kept.digest[:12], kept.placed_at, kept.retired_at, source))
+        stdout().print(harmless(str(one.path)), markup=False)
+        for digest, placed, replaced, source in rows:
+            stdout().print(harmless(f"  {digest:<12}  {placed:<20}  {replaced:<20}  {source}"), markup=False)
 
 
-def _source(url: str, revision: str) -> str:
-    from skillbus.core.text import harmless
-
-    return harmless(url + shown_revision(revision))
+def _source(url: str, revision: str, digest: str) -> str:
+    """Of a folder the revision is the digest, which is told already."""
+    return url if revision == digest else url + shown_revision(revision)
 
 
 def _fields(one: Managed) -> dict[str, Any]:

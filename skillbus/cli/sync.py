@@ -94,6 +94,8 @@ def _fields(report: SyncReport) -> dict[str, Any]:
 def _sentence(report: SyncReport) -> str:
     """What a log of a pipeline keeps."""
     count = len(report.passes) + len(report.missing)
+    if not count:
+        return "no pass was made"
     failed_count = sum(line.outcome != "ok" for _, line in report.passes)
     failed = f", {failed_count} of them failed" if failed_count else ""
     missing = f"; {len(report.missing)} have not answered" if report.missing else ""

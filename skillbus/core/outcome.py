@@ -33,6 +33,7 @@ class PassResult:
         installed: what lies on the disk now: for each skill's name its tree digest, 64 hexadecimal digits. None: this
             reconciler has no such thing, or does not know after such a pass.
         retry_after_s: seconds for which a source asked to be left alone. The next pass is not before that.
+        warnings: one sentence per thing that is worth a word and no failure; logged, and shown by ``run --once``.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class PassResult:
     reverted: tuple[str, ...] = ()
     installed: Mapping[str, str] | None = None
     retry_after_s: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 class Outcome(StrEnum):

@@ -253,6 +253,8 @@ class Loop:
         )
         counts = " ".join(f"{word}={count}" for word, count in result.counts.items())
         log.info("pass ended pass=%s outcome=%s took_s=%.3f %s", name, ended.outcome, took_s, harmless(counts))
+        for text in result.warnings:
+            log.warning("pass warning pass=%s warning=%s", name, harmless(text, 2000))
         for text in result.errors:
             log.error("pass error pass=%s error=%s", name, harmless(text, 2000))
         for text in result.reverted:
@@ -297,7 +299,8 @@ def _checked(said: object) -> PassResult:
         if any(abs(count) > _COUNT_LIMIT for count in counts.values()):
             raise ValueError("a count in it is beyond all reason")
         texts = (_texts("errors", said.errors), _texts("reverted", said.reverted))
-        return PassResult(counts, *texts, _set_of(said.installed), _rest_s(said.retry_after_s))
+        warnings = _texts("warnings", said.warnings)
+        return PassResult(counts, *texts, _set_of(said.installed), _rest_s(said.retry_after_s), warnings)
     except Exception as error:
         log.error("the reconciler's result cannot be used pass=%s error=%s", pass_id.get(), harmless(str(error)))
         return PassResult(errors=(f"the reconciler's result cannot be used: {harmless(str(error))}: mend it",))

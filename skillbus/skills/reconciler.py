@@ -12,7 +12,6 @@ It does not decide when a pass is due, nor whether this pod may work: that is po
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from skillbus.clock import Clock
 from skillbus.core.outcome import PassResult
@@ -22,8 +21,6 @@ from skillbus.skills.memory import Memory
 from skillbus.skills.options import SkillsOptions
 from skillbus.skills.passing import Passing
 from skillbus.skills.tally import Tell, telling
-
-log = logging.getLogger(__name__)
 
 __all__ = ["ReconcileAborted", "SkillsOptions", "SkillsReconciler"]
 
@@ -53,17 +50,11 @@ class SkillsReconciler:
         self._clock = clock
         self._tell = tell
         self._memory = Memory()
-        self._warnings: tuple[str, ...] = ()
 
     @property
     def vouched(self) -> bool:
         """True: when ``reconcile`` ends, its child is seen dead and its threads have come back."""
         return True
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the last pass found worth a word and no error. They are logged, too."""
-        return self._warnings
 
     async def reconcile(self, checkpoint: Checkpoint) -> PassResult:
         """One pass.
@@ -88,7 +79,4 @@ class SkillsReconciler:
             raise
         finally:
             await passing.close()
-            self._warnings = tuple(passing.tally.warnings)
-            for warning in self._warnings:
-                log.warning("pass warning warning=%s", warning)
         return passing.result()

@@ -53,4 +53,5 @@ class Tally:
             tuple(self.reverted),
             installed=self.installed,
             retry_after_s=self.retry_after_s,
+            warnings=tuple(self.warnings),
         )

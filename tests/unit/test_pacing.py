@@ -81,13 +81,14 @@ def test_who_looks_on_does_not_wait(
         (
             Outcome.FAILED,
             PassResult({"added": 1}, ("pdf: no answer\x1b[31m", "x: gone"), ("old",)),
-            "error: pdf: no answer [31m\nerror: x: gone\nput back: old\n1 added, 2 errors in 3.2 s\n",
+            "error: pdf: no answer [31m\nerror: x: gone\nundone: old\n1 added, 2 errors in 3.2 s\n",
         ),
         (Outcome.FAILED, PassResult(errors=("no",)), "error: no\nnothing done, 1 error in 3.2 s\n"),
+        (Outcome.OK, PassResult({"added": 1}, warnings=("long\x1b",)), "warning: long \n1 added in 3.2 s\n"),
         (Outcome.ABORTED, PassResult({"added": 1}), "aborted: 1 added in 3.2 s\n"),
     ],
-    ids=range(5),
+    ids=range(6),
 )
 def test_one_pass_in_one_line(outcome: Outcome, result: PassResult, text: str) -> None:
-    """Counts, errors and time; each error in a line of its own, and nothing that moves a terminal."""
+    """Counts, errors and time; each warning and error in a line of its own, and nothing that moves a terminal."""
     assert summary(outcome, result, 3.21) == text

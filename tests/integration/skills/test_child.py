@@ -457,8 +457,8 @@ def test_what_real_skills_hold_survives(world: World, web: Server) -> None:
         reconciler = one.reconciler(local_hosts=(web.host,))
         result = one_pass(reconciler)
         assert (counts(result), result.errors) == ({"added": 5}, ())
-        assert len(reconciler.warnings) == 1
-        assert "long" in reconciler.warnings[0]
+        assert len(result.warnings) == 1
+        assert "long" in result.warnings[0]
         there = one.visible()
         del there["skillbus.lock"]
         assert there == expected

@@ -299,7 +299,7 @@ def test_warnings_are_kept_apart_from_errors(world: World) -> None:
     result = one_pass(reconciler)
     assert counts(result) == {"added": 1}
     assert result.errors == ()
-    assert len(reconciler.warnings) == 2
+    assert len(result.warnings) == 2
     assert reconciler.vouched
 
 
@@ -310,7 +310,7 @@ def test_the_examples_are_good_skills(world: World) -> None:
     result = asyncio.run(reconciler.reconcile(ScriptedCheckpoint()))
     assert counts(result) == {"added": 4}
     assert result.errors == ()
-    assert reconciler.warnings == ()
+    assert result.warnings == ()
     assert "csv-profile/scripts/csv_profile.py*" in world.visible()
     assert len([path for path in world.visible() if path.startswith("sql-migration-review/references/")]) == 4
 
