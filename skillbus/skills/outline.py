@@ -6,12 +6,12 @@ tree that the child wrote is what the child says it wrote. It reads no byte of a
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from skillbus.skills import tree
 from skillbus.skills.rules import MAX_DEPTH, MAX_FILES
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -46,12 +46,9 @@ def outline(parent: int, name: str, *, unshared: bool = False) -> Outline | None
     """
     files: dict[str, tuple[int, bool]] = {}
     marks: list[_Mark] = []
-    try:
-        folder = os.open(name, _FOLDER, dir_fd=parent)
-    except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES}:
-            return None
-        raise
+    folder = tree.readable_folder(parent, name)
+    if folder is None:
+        return None
     try:
         if not _outline(folder, "", files, marks, unshared=unshared):
             return None

@@ -75,6 +75,20 @@ def open_folder(parent: int, name: str, *, create: bool = False) -> int | None:
         return None
 
 
+def readable_folder(parent: int, name: str) -> int | None:
+    """A descriptor of the folder ``name`` in ``parent``; None if what is there is no folder, a link, or not for us.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    try:
+        return os.open(name, _FOLDER, dir_fd=parent)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES}:
+            return None
+        raise
+
+
 def inode(parent: int, name: str) -> int | None:
     """Which thing ``name`` is, a link not followed; None if there is none. It stays the same under renames."""
     try:
@@ -177,12 +191,9 @@ def scan(parent: int, name: str, go_on: Callable[[], object]) -> Facts | None:
     Raises:
         OSError: the disk failed.
     """
-    try:
-        folder = os.open(name, _FOLDER, dir_fd=parent)
-    except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES}:
-            return None
-        raise
+    folder = readable_folder(parent, name)
+    if folder is None:
+        return None
     try:
         return _facts(folder, go_on)
     except (BadArchive, BadBundle, PermissionError):  # What we place can be read.
