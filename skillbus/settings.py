@@ -301,6 +301,14 @@ def env_names(group: type[_Group], field_name: str) -> list[str]:
     return [f"SKILLBUS_{field_name.upper()}"]
 
 
+def set_by(group: type[_Group], field_name: str) -> str:
+    """The environment variable that sets ``field_name`` now, a secret's file included; empty if none does."""
+    names = env_names(group, field_name)
+    if _is_secret(group.model_fields[field_name]):
+        names.append(f"SKILLBUS_{field_name.upper()}_FILE")
+    return next((name for name in names if os.environ.get(name)), "")
+
+
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """``environ`` less what names a secret of ours: what a pod's program has no business to know."""
     secret = set()
@@ -315,15 +323,12 @@ def origins(settings: Settings, given: frozenset[str]) -> list[tuple[str, str, s
     """``(variable, value as shown, where from)`` for every setting, secrets masked."""
     rows = []
     for group, values in zip(GROUPS, (settings.bus, settings.pod, settings.skills), strict=True):
-        for name, field in group.model_fields.items():
-            names = env_names(group, name)
-            source = "given" if name in given else next((n for n in names if os.environ.get(n)), "")
-            if not source and _is_secret(field) and os.environ.get(f"SKILLBUS_{name.upper()}_FILE"):
-                source = f"SKILLBUS_{name.upper()}_FILE"
+        for name in group.model_fields:
+            source = "given" if name in given else set_by(group, name)
             shown = _shown(name, getattr(values, name))
             if name == "pod_id" and not shown:
                 shown = "(the host's name and a digest of what the pod does)"
-            rows.append((names[0], shown, source or "default"))
+            rows.append((env_names(group, name)[0], shown, source or "default"))
     for name in POLICY_NAMES:
         rows.append((name, os.environ.get(name, ""), name if os.environ.get(name) else "default"))
     return rows

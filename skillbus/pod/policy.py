@@ -26,11 +26,15 @@ def forces_off(value: str) -> bool:
     return value.strip().lower() == _FORCE_OFF
 
 
+def forced_off_by(environ: Mapping[str, str] = os.environ) -> str:
+    """The policy variable that forces a stop; empty if none does."""
+    return next((name for name in POLICY_NAMES if forces_off(environ.get(name, ""))), "")
+
+
 def check_environment(switch: Switch, environ: Mapping[str, str] = os.environ) -> None:
     """Before each cycle: trip the latch if a policy variable forces it."""
-    for name in POLICY_NAMES:
-        if forces_off(environ.get(name, "")):
-            switch.trip(CauseKind.POLICY, f"{name} is {_FORCE_OFF}")
+    if name := forced_off_by(environ):
+        switch.trip(CauseKind.POLICY, f"{name} is {_FORCE_OFF}")
 
 
 class PolicyFile:
