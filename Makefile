@@ -36,6 +36,17 @@ bench: .venv/.dev redis ## the measurements of docs/bench.md
 	@echo "bench"
 	@$(BIN)/python -m bench $(ARGS)
 
+lab: .venv/.jupyter ## the panel for JupyterLab (needs Node.js)
+	@sh deploy/make-lab.sh "$(BIN)"
+
+wheel: lab ## the wheel, panel included, in dist/
+	@echo "wheel"
+	@$(PIP) install build
+	@$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+
+test-jupyter: lab redis ## the Jupyter extension, in an environment of its own
+	@sh deploy/test-jupyter.sh "$(PYTHON)" $(ARGS)
+
 clean: ## remove .venv and every cache
 	@echo "clean: .venv and caches"
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

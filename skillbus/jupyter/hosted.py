@@ -128,14 +128,19 @@ class HostedPod:
         pod, self.roots = made
         pod.on_change(lambda standing: self.bell.ring())
         pod.on_pass(lambda ended: self.bell.ring())
-        if because := self._stopped_for:
+        if because := self._told_to_stop():
             return f"stopped before it began: {because}"
         pod.start()
         with self._lock:
             self._pod = pod
-            if self._stopped_for:
-                pod.kill(self._stopped_for)
+        if because := self._told_to_stop():
+            pod.kill(because)
         return ""
+
+    def _told_to_stop(self) -> str:
+        """Why, if somebody has; a stop that comes behind this look finds the pod itself."""
+        with self._lock:
+            return self._stopped_for
 
     def stop(self, reason: str) -> bool:
         """Set the latch of this server's pod, for good. Whether the pod ran until now. Waits for nothing."""
