@@ -57,8 +57,21 @@ function since(account: IAccount): string {
 
 /** Who stopped it, and why. */
 export function causeWords(cause: ICause): string {
-  const where = cause.scope === '' ? 'this server alone' : cause.scope.replace(':', ' ');
   const by = cause.by === '' ? '' : ` by ${cause.by}`;
   const lifted = cause.lifted ? ' (reset since: a restart of this server lets it run)' : '';
-  return `${where}${by}: ${cause.reason || 'no reason given'}${lifted}`;
+  return `${reach(cause.scope)}${by}: ${cause.reason || 'no reason given'}${lifted}`;
+}
+
+function reach(scope: string): string {
+  const [kind, name] = scope.split(':');
+  switch (kind) {
+    case '':
+      return 'This server alone';
+    case 'fleet':
+      return 'The whole fleet was stopped';
+    case 'pod':
+      return 'This pod was stopped';
+    default:
+      return `${kind} ${name} was stopped`;
+  }
 }
