@@ -251,6 +251,9 @@ class SkillsSettings(_Group):
     )
     """MiB an archive may weigh on the wire. 0: no cap."""
 
+    guard_nbi: bool = False
+    """In a notebook server beside notebook-intelligence: whether a kill also calls ``stop()`` of its reconciler."""
+
     skills_strict: bool = False
     """Whether a skill that breaks a rule of style (not of safety) is refused instead of warned about."""
 

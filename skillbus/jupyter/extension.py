@@ -7,16 +7,15 @@ other. Without a manifest there is nothing to do, and no pod.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import traitlets
 from jupyter_server.extension.application import ExtensionApp
 
 from skillbus import __version__
-from skillbus.jupyter.hosted import HostedPod
+from skillbus.jupyter.hosted import HostedPod, Made
+from skillbus.jupyter.neighbour import Neighbour
 from skillbus.jupyter.routes import ROUTES
-from skillbus.pod.pod import Pod
 from skillbus.settings import BusSettings, PodSettings, Settings, SkillsSettings, env_names, set_by
 from skillbus.wiring import skills_options, skills_pod
 
@@ -63,13 +62,13 @@ class Skillbus(_Settable):
         """The server ends: so does its pod, before the server's process does."""
         await asyncio.to_thread(self.hosted.end)
 
-    def _pod(self) -> tuple[Pod, tuple[Path, ...]] | None:
+    def _pod(self) -> Made | None:
         settings = Settings.load(**self._configured())
         if not settings.skills.skills_manifest:
             return None
         options = skills_options(settings, online=False)
         roots = tuple(dict.fromkeys((*options.targets, *options.project_targets)))
-        return skills_pod(settings), roots
+        return Made(skills_pod(settings), roots, Neighbour() if settings.skills.guard_nbi else None)
 
     def _configured(self) -> dict[str, Any]:
         """What Jupyter's configuration says and the environment does not."""

@@ -20,6 +20,7 @@ from skillbus.core.latch import LATCHED, CauseKind, State
 from skillbus.core.orders import KillOrder, KillRecord, iso
 from skillbus.core.text import harmless
 from skillbus.errors import SkillbusError
+from skillbus.jupyter.neighbour import Neighbour
 from skillbus.pod.evidence import cause_lines
 from skillbus.pod.pod import Pod
 from skillbus.pod.policy import forced_off_by
@@ -81,15 +82,28 @@ class Bell:
         rung.set()
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A pod that has not begun.
+
+    Attributes:
+        roots: its skills roots.
+        neighbour: who is told of a kill, too; None: nobody.
+    """
+
+    pod: Pod
+    roots: tuple[Path, ...]
+    neighbour: Neighbour | None = None
+
+
 class HostedPod:
     """The pod of one server.
 
     Args:
-        make: makes it, and says which skills roots are its; in a thread, for that may take a while. None: there is
-            nothing to do here.
+        make: makes it, and says what is its; in a thread, for that may take a while. None: there is nothing to do here.
     """
 
-    def __init__(self, make: Callable[[], tuple[Pod, tuple[Path, ...]] | None]) -> None:
+    def __init__(self, make: Callable[[], Made | None]) -> None:
         self._make = make
         self._pod: Pod | None = None
         self._lock = threading.Lock()
@@ -125,8 +139,8 @@ class HostedPod:
         made = self._make()
         if made is None:
             return "no manifest is set (SKILLBUS_SKILLS_MANIFEST)"
-        pod, self.roots = made
-        pod.on_change(lambda standing: self.bell.ring())
+        pod, self.roots = made.pod, made.roots
+        pod.on_change(lambda standing: self._changed(pod, made.neighbour))
         pod.on_pass(lambda ended: self.bell.ring())
         if because := self._told_to_stop():
             return f"stopped before it began: {because}"
@@ -136,6 +150,12 @@ class HostedPod:
         if because := self._told_to_stop():
             pod.kill(because)
         return ""
+
+    def _changed(self, pod: Pod, neighbour: Neighbour | None) -> None:
+        """In the pod's thread."""
+        self.bell.ring()
+        if neighbour is not None and pod.switch.memory.obeyed:
+            neighbour.stop()
 
     def _told_to_stop(self) -> str:
         """Why, if somebody has; a stop that comes behind this look finds the pod itself."""
