@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports bench clean redis sshd
+.PHONY: help demo test lint types imports bench lab wheel test-jupyter clean redis sshd
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.run ## a whole fleet on this machine, and a kill
 	@$(BIN)/skillbus demo $(ARGS)
@@ -36,7 +36,8 @@ bench: .venv/.dev redis ## the measurements of docs/bench.md
 	@echo "bench"
 	@$(BIN)/python -m bench $(ARGS)
 
-lab: .venv/.jupyter ## the panel for JupyterLab (needs Node.js)
+lab: .venv/.run ## the panel for JupyterLab (needs Node.js)
+	@$(PIP) install 'jupyter-builder>=1.2'
 	@sh deploy/make-lab.sh "$(BIN)"
 
 wheel: lab ## the wheel, panel included, in dist/
@@ -49,7 +50,7 @@ test-jupyter: lab redis ## the Jupyter extension, in an environment of its own
 
 clean: ## remove .venv and every cache
 	@echo "clean: .venv and caches"
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv .venv-jupyter .venv-nbi labextension/dist labextension/lib labextension/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- what the targets need --------------------------------------------------------------------------------------------

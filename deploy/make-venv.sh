@@ -1,7 +1,9 @@
 #!/bin/sh
-# Make .venv with a new enough pip, or say in one sentence what is missing. $1: the Python to use.
+# Make an environment with a new enough pip, or say in one sentence what is missing.
+# $1: the Python to use. $2: the environment's folder, .venv if not given.
 set -eu
 python=${1:-python3}
+venv=${2:-.venv}
 
 if ! command -v "$python" >/dev/null 2>&1; then
     echo "make: there is no $python: install Python 3.11 or newer (Debian: apt-get install python3 python3-venv)" >&2
@@ -15,9 +17,9 @@ if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
     echo "make: $python cannot make a virtual environment (no venv or ensurepip): apt-get install python3-venv" >&2
     exit 1
 fi
-if ! .venv/bin/python -c '' 2>/dev/null; then
-    echo "venv: making .venv with $("$python" --version)"
-    "$python" -m venv --clear .venv
+if ! "$venv/bin/python" -c '' 2>/dev/null; then
+    echo "venv: making $venv with $("$python" --version)"
+    "$python" -m venv --clear "$venv"
 fi
 # 25.1 is the first pip that reads the dependency groups of pyproject.toml.
-.venv/bin/python -m pip --quiet --disable-pip-version-check install 'pip>=25.1'
+"$venv/bin/python" -m pip --quiet --disable-pip-version-check install 'pip>=25.1'

@@ -1,8 +1,8 @@
 """A pod in every notebook server: Jupyter's server extension, its routes, and what JupyterLab shows of it.
 
-Jupyter finds the extension by the function below (``jupyter_server_config.d/skillbus.json`` in the wheel), and the panel
-in ``share/jupyter/labextensions`` (``labextension/`` in the repository). Neither decides when a pod may work: that is
-pod/. Importing this module imports neither Jupyter nor the pod.
+Jupyter finds the extension by the function below (``jupyter_server_config.d/skillbus.json`` in the wheel), and the
+panel in ``share/jupyter/labextensions`` (``labextension/`` in the repository). Neither decides when a pod may work:
+that is pod/. Importing this module imports neither Jupyter nor the pod.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any, Self
 from skillbus.bus.embedded import free_port, tied_to_us
 from tests.pods import eventually
 
-TOKEN = "s3same"  # noqa: S105 (of a server on loopback that lives for one test)
+TOKEN = "s3same"
 
 
 @dataclass
@@ -27,6 +27,7 @@ class NotebookServer:
     folder: Path
     environ: dict[str, str]
     app: str = "server"
+    python: str = sys.executable
     options: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
@@ -49,7 +50,7 @@ class NotebookServer:
         own = {f"JUPYTER_{kind}_DIR": str(self.folder / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
         with (self.folder / "jupyter.log").open("ab") as log:
             self.process = subprocess.Popen(
-                tied_to_us([sys.executable, "-m", "jupyter", self.app, *options, *self.options]),
+                tied_to_us([self.python, "-m", "jupyter", self.app, *options, *self.options]),
                 cwd=self.folder,
                 env=kept | own | self.environ,
                 stdin=subprocess.DEVNULL,

@@ -82,7 +82,7 @@ def test_one_message_stops_the_pass_in_the_server(
 def test_the_route_stops_this_life_alone(
     armed: RealServer, source: SkillsServer, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Stopped over HTTP in the middle of a pass, as the endpoint before it did: a restart runs again, no record stands."""
+    """Stopped over HTTP in the middle of a pass, like the endpoint before: a restart runs again, no record stands."""
     source.publish("one", pace_s=0.1)
     with NotebookServer(tmp_path / "jupyter", environ) as server:
         assert source.under_way.acquire(timeout=60), server.log
