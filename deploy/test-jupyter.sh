@@ -26,5 +26,13 @@ else
     echo "test-jupyter: NOTEBOOK-INTELLIGENCE CANNOT BE INSTALLED HERE: what concerns both side by side is not tested" >&2
 fi
 
+proxy=.venv-jupyter/node
+[ -x $proxy/node_modules/.bin/configurable-http-proxy ] ||
+    npm install --silent --no-audit --no-fund --prefix $proxy configurable-http-proxy >/dev/null
+PATH=$PWD/$proxy/node_modules/.bin:$PATH
+
+echo "test-jupyter: types"
+.venv-jupyter/bin/python -m mypy -p skillbus.jupyter -p tests.jupyter
+
 echo "test-jupyter: tests"
 exec .venv-jupyter/bin/python -m pytest -c tests/jupyter/pytest.ini --rootdir . "$@" tests/jupyter

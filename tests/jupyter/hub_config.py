@@ -20,7 +20,7 @@ c.SimpleLocalProcessSpawner.home_dir_template = str(here / "home" / "{username}"
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser", "--allow-root"]
 c.Spawner.http_timeout = c.Spawner.start_timeout = 150  # two cores, and two servers at once
 c.Spawner.environment = {"SKILLBUS_SPREAD": "0", "SKILLBUS_SKILLS_TARGETS": "./skills"}
-c.ConfigurableHTTPProxy.command = [shutil.which("configurable-http-proxy") or os.environ["HUB_PROXY"]]
+c.ConfigurableHTTPProxy.command = [shutil.which("configurable-http-proxy") or ""]
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{os.environ['HUB_PROXY_PORT']}"
 c.ConfigurableHTTPProxy.pid_file = str(here / "proxy.pid")
 c.JupyterHub.services.extend([{"name": "tests", "api_token": os.environ["HUB_TOKEN"]}])
