@@ -40,10 +40,9 @@ def admit(spawner):
     fleet, groups = PROFILES[spawner.user_options.get("profile", "")]
     pod_id = pod_id_of(spawner.user.name, spawner.name)
     password = hmac.new(SECRET, pod_id.encode(), "sha256").hexdigest()
-    memberships = [word for group in groups for word in ("--group", group)]
+    who = ["--tenant", "--pod-id", pod_id, *(word for group in groups for word in ("--group", group))]
     lines = subprocess.run(
-        ["skillbus", "acl", "--role", "pod", "--tenant", "--pod-id", pod_id, *memberships, "--fleet", fleet]
-        + ["--hash-from-stdin", "--format", "setuser"],
+        ["skillbus", "acl", "--role", "pod", *who, "--fleet", fleet, "--hash-from-stdin", "--format", "setuser"],
         input=password,
         text=True,
         check=True,
