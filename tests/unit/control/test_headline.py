@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skillbus.cli.status import headline
+from skillbus.control.telling import headline
 from skillbus.control.status import Status
 from skillbus.core.heartbeat import CauseLine, Heartbeat
 from skillbus.core.latch import State
