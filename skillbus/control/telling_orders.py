@@ -57,6 +57,20 @@ def failed_sentences(report: KillReport) -> list[str]:
     return lines
 
 
+def kill_sentence(report: KillReport) -> str:
+    """All of it for a person who reads one line: the record, what failed, what is proved."""
+    parts = (recorded_sentence(report), *failed_sentences(report), _proved(report))
+    return "; ".join(part for part in parts if part)
+
+
+def _proved(report: KillReport) -> str:
+    if report.not_seen is not None:
+        return f"the proof could not be read ({report.not_seen})"
+    if found_nobody(report):
+        return f"no pod is known in {report.scope}"
+    return "" if report.certificate is None else report.certificate.sentence()
+
+
 def iso_of(entry: Entry) -> str:
     """A hostile id of a stream may bear any number, and not every one is a time."""
     return iso(entry.at_ms) if 0 <= entry.at_ms <= _LAST_MS else str(entry.at_ms)

@@ -26,7 +26,7 @@ from skillbus.console.webhooks.webhook import (
     Refused,
 )
 from skillbus.control.kill import KillReport, OrderUnconfirmed
-from skillbus.core.audit import told_of
+from skillbus.control.telling_orders import is_recorded, kill_sentence
 from skillbus.core.orders import KillOrder
 from skillbus.core.scope import Fleet, Scope
 from skillbus.core.text import harmless
@@ -139,8 +139,8 @@ class Door:
                 return Done(shown, Became.FAILED, f"{error}: it is NOT confirmed as stored")
             except SkillbusError as error:
                 return Done(shown, Became.FAILED, f"{error}: it is NOT stored")
-        became = Became.RECORDED if _is_recorded(report) else Became.FAILED
-        return Done(shown, became, _sentence(report))
+        became = Became.RECORDED if is_recorded(report) else Became.FAILED
+        return Done(shown, became, kill_sentence(report))
 
     def _reaches(self, scope: Scope) -> bool:
         return scope in self.settings.scopes or self.console.fleet.scope in self.settings.scopes
@@ -156,19 +156,3 @@ def _digest(delivery_id: str) -> bytes:
 def _unanswered(asked: Asked) -> Done:
     text = f"no answer from Redis within {ANSWER_S:g} s: it is NOT confirmed as stored, and still being tried"
     return Done(harmless(asked.scope, 80), Became.FAILED, text)
-
-
-def _is_recorded(report: KillReport) -> bool:
-    """Whether a record stands: it was read back, or the server said so and did not let us read it."""
-    return report.stands or (report.not_read is not None and isinstance(report.answers.recorded, bool))
-
-
-def _sentence(report: KillReport) -> str:
-    """What stands, and what is proved so far."""
-    if not _is_recorded(report):
-        return f"published, NOT recorded: {report.answers.recorded}"
-    killed = f"{report.scope} is killed: {report.record.sentence()}"
-    if report.certificate is None:
-        return killed
-    told = told_of(report.certificate, report.held, interrupted=report.interrupted)
-    return f"{killed}. {told.sentence}" if told.lines else f"{killed}. No pod is known in {report.scope}"
