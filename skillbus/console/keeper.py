@@ -1,7 +1,8 @@
 """The keeper: always subscribed to every kill channel of a fleet, so that a raw PUBLISH lasts even when no pod is up.
 
-``redis-cli PUBLISH skillbus:prod:kill "leaked"`` is a whole kill (docs/protocol.md §2), but somebody must hear it. The keeper writes its record within milliseconds, keeps a tombstone of every kill that stands, writes back what Redis
-lost, and tells the audit. Several side by side do no harm: the first writer wins, and each thing is told once.
+``redis-cli PUBLISH skillbus:prod:kill "leaked"`` is a whole kill (docs/protocol.md §2), but somebody must hear it. The
+keeper writes its record within milliseconds, keeps a tombstone of every kill that stands, writes back what Redis lost,
+and tells the audit. Several side by side do no harm: the first writer wins, and each thing is told once.
 
 It has an event loop and a thread of its own, as a pod has: a web server that is busy with ten thousand rows must not
 delay a record. It stops nobody, resets nothing, and no part of a kill that is given by our tools depends on it.
