@@ -2,7 +2,7 @@
 # Stops a fleet with curl. Tries until the order is recorded, or a minute is over: exit 0 only if it is.
 #   CONSOLE=https://console.example.org TOKEN_FILE=bot.token ./kill.sh "token leaked"
 #   GROUP=batch ./kill.sh "…"            only that group
-# (The token: skillbus token --role bot.)
+# (The token: skillbus token ci --role bot --add tokens > bot.token)
 set -eu
 reason=${1:?usage: kill.sh REASON}
 body=$(REASON=$reason GROUP=${GROUP-} python3 -c '
