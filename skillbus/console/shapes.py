@@ -592,6 +592,7 @@ class Problem(Shape):
         detail: what happened and what to do next.
         done: for 503: what was done all the same.
         not_done: for 503: what was not.
+        unknown: for 503: what may have been done, for no answer came.
     """
 
     model_config = _example(
@@ -602,6 +603,7 @@ class Problem(Shape):
             "detail": "no answer from redis://127.0.0.1:6379/0 within 1 s: is it up?",
             "done": [],
             "not_done": ["recorded", "published", "audited"],
+            "unknown": [],
         }
     )
 
@@ -611,3 +613,4 @@ class Problem(Shape):
     detail: str
     done: tuple[str, ...] = ()
     not_done: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
