@@ -214,9 +214,10 @@ class Keeper:
             return
         order = KillOrder.parse(message.payload)
         record = order.record(fallback_id=uuid.uuid4().hex, now_ms=self._now_ms(), heard_by=self.name)
+        if scope not in self._kept.scopes:  # Further ones are the audit's: a flood must not fill the log.
+            log.warning("kill heard scope=%s record=%s", scope, harmless(record.id))
         if self._kept.hear(scope, record):
             self._accounts.heard(scope, record, message.payload, named=bool(order.id))
-        log.warning("kill heard scope=%s record=%s", scope, harmless(record.id))
 
     async def catch_up(self) -> None:
         """Read what is kept, and have the rest searched for: of a kill that was missed there is a record at most."""

@@ -48,6 +48,7 @@ class MemoryStore:
         read_only: a replica, or a master that was demoted.
         refusal: the words with which it refuses every write; empty: it takes them.
         published: every ``(channel, payload)`` so far.
+        audit: control's stream: ``(server time in ms, entry)``.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -61,6 +62,7 @@ class MemoryStore:
         self.read_only = False
         self.refusal = ""
         self.published: list[tuple[str, bytes]] = []
+        self.audit: list[tuple[int, dict[str, str]]] = []
         self.subscriptions: list[MemorySubscription] = []
         self._began_at_s = clock.now_s()
 
@@ -108,6 +110,7 @@ class MemoryStore:
         self.hashes.clear()
         self._expire_at_s.clear()
         self.roster.clear()
+        self.audit.clear()
 
     def evidence(self, fleet: Fleet, pod_id: str) -> dict[str, Heartbeat]:
         """A pod's hash, by incarnation."""
