@@ -36,6 +36,7 @@ class SecurityHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -62,6 +63,7 @@ class BehindProxy:
         self._app: ASGIApp = ProxyHeadersMiddleware(app, list(trusted)) if trusted else app  # type: ignore[arg-type,assignment]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
         if scope["type"] == "http":
             prefix = Headers(scope=scope).get("x-forwarded-prefix", "") if self._is_trusted(scope) else ""
             is_path = re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", prefix)

@@ -1,4 +1,4 @@
-"""One shared look at the fleet for everybody who watches: what it shows now, and what has changed since the look before.
+"""One shared look at the fleet for everybody who watches: what it shows now, and what changed since the one before.
 
 It looks from a thread of its own, by ``control.watching``, which keeps to a tenth of a processor: a fleet of thousands
 is read and compared there, and the loop that takes kills only hands out what is ready. When nothing can be seen, the

@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: a bearer token, a browser's session, or, on loopback without tokens, anybody who looks.
+"""Who asks, and whether they may: a bearer token, a browser's session, or, on loopback without tokens, who just looks.
 
 A token is looked up before any limit, so that a valid one is never turned away. What is refused is audited. A request
 that came through a proxy, or for another name than this machine's, is not taken for one from loopback: a proxy speaks

@@ -141,7 +141,7 @@ class Kills:
         return tuple(self._followed)
 
     async def end(self) -> None:
-        """End the following: what is proved so far is kept in the audit as not complete. The orders themselves stand."""
+        """End the following: what is proved so far is kept in the audit as not complete. The orders stand."""
         tasks = set(self._tasks)
         for enough in self._tasks.values():
             enough.set()

@@ -98,6 +98,7 @@ class ConsoleServer(Server):
         self.caught: int | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say where."""
         await super().startup(sockets)
         if self.started:
             for server in self.servers:
@@ -110,6 +111,7 @@ class ConsoleServer(Server):
         return f"{scheme}://{shown}:{port}/"
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then everything."""
         self._console.feed.end()
         await super().shutdown(sockets)
 

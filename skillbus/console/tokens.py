@@ -16,7 +16,6 @@ import asyncio
 import hashlib
 import hmac
 import logging
-import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -190,7 +189,7 @@ class Tokens:
 def _files(path: Path) -> Iterator[Path]:
     """The file itself; of a directory, every file that is not hidden (a mounted secret keeps its versions so)."""
     if path.is_dir():
-        yield from (path / name for name in os.listdir(path) if not name.startswith(".") and (path / name).is_file())
+        yield from (file for file in path.iterdir() if not file.name.startswith(".") and file.is_file())
     else:
         yield path
 
