@@ -40,8 +40,8 @@ def read(delivery: Delivery) -> Verdict:
     """What this event asks for."""
     delivery_id = delivery.headers.get("webhook-id", "")
     timestamp = delivery.headers.get("webhook-timestamp", "")
-    if not delivery_id or "." in timestamp:
-        return Refused("webhook-id is missing, or webhook-timestamp is no whole number")
+    if not delivery_id:
+        return Refused("webhook-id is missing")
     given = [part[3:] for part in delivery.headers.get("webhook-signature", "").split(" ") if part.startswith("v1,")]
     signed = f"{delivery_id}.{timestamp}.".encode("utf-8", "replace") + delivery.body
     if not is_one_of(given, [_signature(secret, signed) for secret in delivery.secrets]):

@@ -171,9 +171,12 @@ def test_no_good_signature(header: str) -> None:
 
 
 def test_another_version_of_signature_is_none() -> None:
-    """The right digest under another version proves nothing."""
+    """The right digest under another version, or under none, proves nothing."""
     body, headers = pagerduty_signed(raw(event()))
-    refused(read(delivery(body, {"x-pagerduty-signature": headers["x-pagerduty-signature"].replace("v1=", "v2=")})))
+    for prefix in ("v2=", "", "V1=", "v1:"):
+        refused(
+            read(delivery(body, {"x-pagerduty-signature": headers["x-pagerduty-signature"].replace("v1=", prefix)}))
+        )
 
 
 def test_signature_is_of_the_raw_body() -> None:

@@ -103,7 +103,7 @@ def test_signature_is_of_the_raw_body() -> None:
     refused(read(delivery(body.replace(b"+", b"%20"), headers)))
 
 
-@pytest.mark.parametrize("at", ["", "x", "1.5", "-1", "٣", "9" * 40, f"{NOW_S - 301:.0f}", f"{NOW_S + 301:.0f}"])
+@pytest.mark.parametrize("at", ["", "x", "1.5", "-1", "٣", "²", "9" * 40, f"{NOW_S - 301:.0f}", f"{NOW_S + 301:.0f}"])
 def test_timestamps_that_are_refused(at: str) -> None:
     """Rightly signed, and still none, or too far away. (SignatureVerifier raises on some of these.)"""
     refused(read(delivery(*slack_signed(b"text=x", at=at))))

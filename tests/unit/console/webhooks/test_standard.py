@@ -111,10 +111,23 @@ def test_id_and_timestamp_cannot_swap_bytes() -> None:
     refused(read(delivery(body, headers, secrets=(SECRET,))))
 
 
-@pytest.mark.parametrize("at", ["", "x", "-1", "1e9", "٣", "9" * 40, f"{NOW_S - 301:.0f}", f"{NOW_S + 301:.0f}"])
+@pytest.mark.parametrize("at", ["", "x", "-1", "1e9", "٣", "²", "9" * 40, f"{NOW_S - 301:.0f}", f"{NOW_S + 301:.0f}"])
 def test_timestamps_that_are_refused(at: str) -> None:
     """Rightly signed, and still none, or too far away."""
     refused(read(delivery(*standard_signed(raw(KILL), SECRET, at=at), secrets=(SECRET,))))
+
+
+def test_a_delivery_without_an_id_is_refused() -> None:
+    """However rightly signed: nothing could know it again."""
+    refused(read(delivery(*standard_signed(raw(KILL), SECRET, delivery_id=""), secrets=(SECRET,))))
+
+
+def test_another_version_of_signature_is_none() -> None:
+    """The right digest under another version, or under none, proves nothing."""
+    body, headers = standard_signed(raw(KILL), SECRET)
+    for prefix in ("v2,", "v1a,", "", "v1 ", "V1,"):
+        changed = headers["webhook-signature"].replace("v1,", prefix)
+        refused(read(delivery(body, headers | {"webhook-signature": changed}, secrets=(SECRET,))))
 
 
 @pytest.mark.parametrize("signature", ["", "v1,", "v1", "v1,é", "v1,,,", " ", "v2," + VECTOR_SIGNATURE[3:]])
