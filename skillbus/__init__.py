@@ -10,6 +10,8 @@
     with skillbus.embed(work, every="5m", fleet="prod"):
         serve_forever()
 
+    skillbus.kill("token leaked", fleet="prod")    # from a bot; to be awaited: skillbus.bots.kill_async
+
 Importing this module costs next to nothing: each name below is imported when it is first used.
 """
 
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from skillbus.bots import kill, status
     from skillbus.core.latch import State
     from skillbus.core.outcome import PassResult
     from skillbus.core.ports import Checkpoint, Permit, Reconciler
@@ -42,6 +45,8 @@ __all__ = [
     "State",
     "__version__",
     "embed",
+    "kill",
+    "status",
 ]
 
 _HOMES = {
@@ -57,6 +62,8 @@ _HOMES = {
     "SkillbusError": "skillbus.errors",
     "State": "skillbus.core.latch",
     "embed": "skillbus.wiring",
+    "kill": "skillbus.bots",
+    "status": "skillbus.bots",
 }
 
 

@@ -21,8 +21,8 @@ def boottime_s() -> float:
 
 
 def cpu_s() -> float:
-    """Seconds of processor time that this process has used."""
-    return time.process_time()
+    """Seconds of processor time that this thread has used."""
+    return time.thread_time()
 
 
 def wall_ms() -> int:

@@ -164,7 +164,7 @@ def _paced(settings: Settings, once: bool) -> Settings:
     """Who asks for one pass, or looks on, does not wait for a share of a spread. Who sets one looks on with it."""
     if not once and (settings.pod.spread_s is not None or not sys.stderr.isatty()):
         return settings
-    return type(settings)(settings.bus, settings.pod.model_copy(update={"spread_s": 0.0}), settings.skills)
+    return settings.with_pod(spread_s=0.0)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

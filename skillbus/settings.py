@@ -13,6 +13,7 @@ import re
 import socket
 import sys
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -24,6 +25,9 @@ from skillbus.errors import BadSettings
 
 POLICY_NAMES = ("SKILLBUS_POLICY", "NBI_SKILLS_MANAGEMENT_POLICY")
 """``force-off`` in any of them stops a pod. Read before each cycle, not once (pod/policy.py)."""
+
+WEBHOOK_SECRET = re.compile("SKILLBUS_WEBHOOK_[A-Z0-9_]+_SECRET(_FILE)?")
+"""The settings of webhooks are found by name (console/webhooks/settings.py); these hold secrets."""
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -258,13 +262,63 @@ class SkillsSettings(_Group):
     """Whether a skill that breaks a rule of style (not of safety) is refused instead of warned about."""
 
 
+class ConsoleSettings(_Group):
+    """``skillbus serve``: where the console listens, and whom it lets in."""
+
+    console_listen: Http = "127.0.0.1:8321"
+    """``HOST:PORT``; port 0 is any free one. Default: this machine alone. Beyond it a file of tokens is required."""
+
+    console_tokens: Path | None = None
+    """A file of tokens, or a directory of such files (a mounted secret): ``skillbus token`` makes their lines. Read
+    again when it changes. Default: none, so that on loopback everybody may look and nobody may order."""
+
+    console_root_path: str = ""
+    """The path under which a proxy shows the console, ``/services/skillbus``. Default: none, or what a trusted proxy
+    says in ``X-Forwarded-Prefix``."""
+
+    console_trusted_proxies: Words = ()
+    """Addresses or networks whose ``X-Forwarded-For``, ``-Proto`` and ``-Prefix`` are believed. Default: none."""
+
+    console_admin_redis_url: SecretStr | None = None
+    """Redis credentials for resets alone, so that those of the console can undo nothing. Default: the same as for
+    everything else, and what Redis lets them do."""
+
+    console_session_s: Seconds = 12 * 3600.0
+    """Seconds until a browser must log in again. Default: a shift."""
+
+    console_certfile: Path | None = None
+    """The certificate chain for TLS, PEM. Default: plain HTTP, for a proxy in front."""
+
+    console_keyfile: Path | None = None
+    """Its key, PEM, if the certificate's file does not hold it."""
+
+    @model_validator(mode="after")
+    def _paths(self) -> ConsoleSettings:
+        path = self.console_root_path
+        if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", path):
+            raise ValueError(f"{path!r} is no path under which a proxy shows pages: write it as /services/skillbus")
+        if self.console_keyfile is not None and self.console_certfile is None:
+            raise ValueError("a key without a certificate: give SKILLBUS_CONSOLE_CERTFILE too")
+        for text in self.console_trusted_proxies:
+            try:
+                ip_network(text, strict=False)
+            except ValueError:
+                raise ValueError(f"{text!r} is no address or network: write it as 10.0.0.7 or 10.0.0.0/8") from None
+        return self
+
+
 class Settings:
     """All groups, loaded once."""
 
-    def __init__(self, bus: BusSettings, pod: PodSettings, skills: SkillsSettings) -> None:
+    def __init__(self, bus: BusSettings, pod: PodSettings, skills: SkillsSettings, console: ConsoleSettings) -> None:
         self.bus = bus
         self.pod = pod
         self.skills = skills
+        self.console = console
+
+    def with_pod(self, **update: Any) -> Settings:
+        """The same, with other settings of the pod."""
+        return Settings(self.bus, self.pod.model_copy(update=update), self.skills, self.console)
 
     @classmethod
     def load(cls, **given: Any) -> Settings:
@@ -281,7 +335,7 @@ class Settings:
         return cls(*groups)
 
 
-GROUPS: tuple[type[_Group], ...] = (BusSettings, PodSettings, SkillsSettings)
+GROUPS: tuple[type[_Group], ...] = (BusSettings, PodSettings, SkillsSettings, ConsoleSettings)
 
 
 def _load(group: type[_Group], given: dict[str, Any]) -> Any:
@@ -319,19 +373,23 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
         for name, field in group.model_fields.items():
             if _is_secret(field):
                 secret |= {*env_names(group, name), f"SKILLBUS_{name.upper()}_FILE"}
+    secret |= {name for name in environ if WEBHOOK_SECRET.fullmatch(name)}
     return {name: value for name, value in environ.items() if name not in secret}
 
 
 def origins(settings: Settings, given: frozenset[str]) -> list[tuple[str, str, str]]:
     """``(variable, value as shown, where from)`` for every setting, secrets masked."""
     rows = []
-    for group, values in zip(GROUPS, (settings.bus, settings.pod, settings.skills), strict=True):
+    for group, values in zip(GROUPS, (settings.bus, settings.pod, settings.skills, settings.console), strict=True):
         for name in group.model_fields:
             source = "given" if name in given else set_by(group, name)
             shown = _shown(name, getattr(values, name))
             if name == "pod_id" and not shown:
                 shown = "(the host's name and a digest of what the pod does)"
             rows.append((env_names(group, name)[0], shown, source or "default"))
+    for name in sorted(name for name in os.environ if name.startswith("SKILLBUS_WEBHOOK_")):
+        is_secret = WEBHOOK_SECRET.fullmatch(name) and not name.endswith("_FILE")
+        rows.append((name, "********" if is_secret else os.environ[name], name))
     for name in POLICY_NAMES:
         rows.append((name, os.environ.get(name, ""), name if os.environ.get(name) else "default"))
     return rows
@@ -339,7 +397,7 @@ def origins(settings: Settings, given: frozenset[str]) -> list[tuple[str, str, s
 
 def _shown(name: str, value: Any) -> str:
     if isinstance(value, SecretStr):
-        return shown_url(value.get_secret_value()) if name == "redis_url" else "********"
+        return shown_url(value.get_secret_value()) if name.endswith("redis_url") else "********"
     if isinstance(value, tuple):
         return ",".join(shown_url(word) for word in value)
     return f"{value:g}" if isinstance(value, float) else ("" if value is None else str(value))

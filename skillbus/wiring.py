@@ -19,6 +19,7 @@ from skillbus.settings import BusSettings, Settings, default_pod_id, without_sec
 
 if TYPE_CHECKING:
     from skillbus.bus.operator_bus import OperatorBus
+    from skillbus.console.console import Console
     from skillbus.skills.options import SkillsOptions
 
 
@@ -122,7 +123,7 @@ def _with_interval(settings: Settings) -> Settings:
     interval_s = settings.skills.skills_interval_s
     if interval_s is None or "every_s" in settings.pod.model_fields_set:
         return settings
-    return Settings(settings.bus, settings.pod.model_copy(update={"every_s": interval_s}), settings.skills)
+    return settings.with_pod(every_s=interval_s)
 
 
 def _spread(settings: Settings) -> Settings:
@@ -130,7 +131,7 @@ def _spread(settings: Settings) -> Settings:
     if settings.pod.spread_s is not None:
         return settings
     spread_s = min(_SPREAD_S, settings.pod.every_s / 10)
-    return Settings(settings.bus, settings.pod.model_copy(update={"spread_s": spread_s}), settings.skills)
+    return settings.with_pod(spread_s=spread_s)
 
 
 def pod_of(settings: Settings, reconciler: Reconciler, *, work: str) -> Pod:
@@ -158,3 +159,48 @@ def operator_bus(settings: Settings) -> OperatorBus:
     from skillbus.bus.operator_bus import OperatorBus
 
     return OperatorBus(Fleet(settings.bus.fleet), endpoint_of(settings.bus))
+
+
+def console_of(settings: Settings) -> Console:
+    """The console of one fleet, with everything it needs; it looks and keeps once its app runs.
+
+    Raises:
+        BadSettings: a setting cannot be used, or the file of tokens cannot be read.
+    """
+    from dataclasses import replace
+
+    from skillbus.bus.operator_bus import OperatorBus
+    from skillbus.console.console import Access, Console
+    from skillbus.console.eye import Eye
+    from skillbus.console.keeper import keeper_of
+    from skillbus.console.kills import Kills
+    from skillbus.console.limits import Failures
+    from skillbus.console.refusals import Refusals
+    from skillbus.console.sessions import Sessions
+    from skillbus.console.tokens import Tokens
+
+    fleet, endpoint, clock = Fleet(settings.bus.fleet), endpoint_of(settings.bus), BootClock()
+    admin_url = settings.console.console_admin_redis_url
+    tokens = Tokens(settings.console.console_tokens, clock)
+    tokens.demand()
+
+    def bus() -> OperatorBus:
+        return OperatorBus(fleet, endpoint)
+
+    return Console(
+        settings=settings.console,
+        fleet=fleet,
+        endpoint=endpoint,
+        admin_endpoint=endpoint if admin_url is None else replace(endpoint, url=admin_url.get_secret_value()),
+        clock=clock,
+        heartbeat_s=settings.pod.heartbeat_s,
+        eye=Eye(bus, clock),
+        keeper=keeper_of(fleet, endpoint, settings.pod.state_dir, clock=clock),
+        kills=Kills(bus),
+        access=Access(
+            tokens,
+            Sessions(tokens, clock, settings.console.console_session_s),
+            Failures(clock),
+            Refusals(bus, clock),
+        ),
+    )

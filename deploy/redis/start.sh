@@ -7,12 +7,12 @@
 #
 #   SKILLBUS_FLEET                 the fleet's name
 #   SKILLBUS_TENANT_POD_ID         the one pod id of the tenant's user
-#   SKILLBUS_<USER>_PASSWORD       for POD TENANT_POD BOT KEEPER VIEWER OPERATOR ADMIN
+#   SKILLBUS_<USER>_PASSWORD       for POD TENANT_POD BOT KEEPER CONSOLE VIEWER OPERATOR ADMIN
 set -eu
 
 template=${SKILLBUS_ACL_TEMPLATE:-/etc/skillbus/users.acl.in}
 folder=${SKILLBUS_ACL_FOLDER:-/run/skillbus}
-users="POD TENANT_POD BOT KEEPER VIEWER OPERATOR ADMIN"
+users="POD TENANT_POD BOT KEEPER CONSOLE VIEWER OPERATOR ADMIN"
 
 fail() {
     echo "start.sh: $1" >&2

@@ -5,7 +5,7 @@ Streams are long, and an entry may hold a whole certificate, so they are read in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,10 @@ AUDIT_LIMIT = 100_000
 
 PAGE_COUNT = 100
 """Entries that are read at once. An entry is half a MiB at most, so this bounds what a reader holds."""
+
+
+_TRIES = 5
+"""Times to add an entry once because the stream moved under it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,42 @@ class AuditStreams:
                 if not self.turn_to_bot():
                     raise
                 return await self._add(entry)
+
+    async def write_once(
+        self, entry: Mapping[str, str], covers: Callable[[Mapping[str, str]], bool], since_ms: int
+    ) -> bool:
+        """Add an entry to control's stream, unless one since then, in any stream, ``covers`` it: whether it was added.
+
+        ``WATCH audit; XREVRANGE audit; MULTI; XADD audit; EXEC``: of several who do the same, one adds. If others keep
+        writing meanwhile it is added all the same: rather twice than not at all.
+        """
+        for key in (await self.keys())[1:]:
+            if await self._covered(self._client, key, covers, since_ms):
+                return False
+        for _ in range(_TRIES):
+            with translated(self._endpoint):
+                async with self._client.pipeline(transaction=True) as pipe:
+                    await pipe.watch(self._fleet.audit_key)
+                    if await self._covered(pipe, self._fleet.audit_key, covers, since_ms):
+                        return False
+                    pipe.multi()
+                    pipe.xadd(self._fleet.audit_key, self.signed(entry), maxlen=AUDIT_LIMIT, approximate=True)
+                    try:
+                        await pipe.execute()
+                    except wire.WatchError:
+                        continue
+                    return True
+        await self.write(entry)
+        return True
+
+    async def _covered(self, client: Any, key: str, covers: Callable[[Mapping[str, str]], bool], since_ms: int) -> bool:
+        end = "+"
+        with translated(self._endpoint):
+            while rows := rows_of(await client.xrevrange(key, max=end, min=str(max(0, since_ms)), count=PAGE_COUNT)):
+                if any(covers(row.fields) for row in rows):
+                    return True
+                end = f"({rows[-1].id}"
+        return False
 
     async def _add(self, entry: Mapping[str, str]) -> str:
         raw = await self._client.xadd(self.own, self.signed(entry), maxlen=AUDIT_LIMIT, approximate=True)

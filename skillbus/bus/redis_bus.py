@@ -37,9 +37,9 @@ class RedisBus:
         self._name = name
         self._client = endpoint.client(name)
 
-    async def subscribe(self, channels: Sequence[str]) -> RedisSubscription:
-        """Open a subscriber connection and ask for ``channels``."""
-        return await RedisSubscription.open(self._endpoint, channels, self._name)
+    async def subscribe(self, channels: Sequence[str], patterns: Sequence[str] = ()) -> RedisSubscription:
+        """Open a subscriber connection and ask for ``channels`` and ``patterns``."""
+        return await RedisSubscription.open(self._endpoint, channels, self._name, patterns)
 
     async def read(self, scopes: Sequence[Scope]) -> Reading:
         """Ask whether this is a master, then read every scope afresh; one round trip."""

@@ -25,13 +25,17 @@ class RedisSubscription:
         self._confirmed: set[str] = set()
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, channels: Sequence[str], name: str) -> RedisSubscription:
-        """Connect and ask for ``channels``. Their confirmations are yet to come, through ``get``."""
+    async def open(
+        cls, endpoint: Endpoint, channels: Sequence[str], name: str, patterns: Sequence[str] = ()
+    ) -> RedisSubscription:
+        """Connect and ask for ``channels`` and ``patterns``. Their confirmations are yet to come, through ``get``."""
         client = endpoint.client(name)
         subscription = cls(client, client.pubsub(), endpoint)
         try:
             with translated(endpoint):
                 await subscription._pubsub.subscribe(*channels)
+                if patterns:
+                    await subscription._pubsub.psubscribe(*patterns)
         except BaseException:
             await subscription.close()
             raise
@@ -39,7 +43,7 @@ class RedisSubscription:
 
     @property
     def confirmed(self) -> frozenset[str]:
-        """The channels whose confirmation was counted on this connection."""
+        """The channels and patterns whose confirmation was counted on this connection."""
         return frozenset(self._confirmed)
 
     async def get(self, timeout_s: float) -> Message | None:
@@ -48,10 +52,10 @@ class RedisSubscription:
             raw = await self._pubsub.get_message(timeout=timeout_s)
         if raw is None:
             return None
-        if raw["type"] == "subscribe":
+        if raw["type"] in ("subscribe", "psubscribe"):
             self._count(_text(raw["channel"]))
             return None
-        if raw["type"] != "message":
+        if raw["type"] not in ("message", "pmessage"):
             return None
         return Message(_text(raw["channel"]), _payload(raw["data"]))
 

@@ -28,6 +28,8 @@ VERBS = {
     "manifest": ("manifest", "Check manifests; print their JSON Schema."),
     "doctor": ("doctor", "Look for what would keep the switch from working, before an incident shows it."),
     "acl": ("acl", "Print ready ACL lines for Redis 7 and newer."),
+    "serve": ("serve", "Serve the console: page, API, webhooks, keeper."),
+    "token": ("token", "Make a token for the console."),
     "config": ("config", "Show the settings in force and where each came from."),
     "demo": ("demo", "Run a whole fleet on this machine, and stop it."),
 }

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 def demo(
     auto: Annotated[bool, typer.Option("--auto", help="Play the story by itself. Default without a terminal.")] = False,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Redis' port; 0: a free one.")] = 0,
+    console_port: Annotated[
+        int, typer.Option("--console-port", min=0, max=65535, help="The console's port; 0: a free one.")
+    ] = 0,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Run a whole fleet on this machine: an embedded Redis, a source of skills, five pods; and stop it."""
@@ -31,7 +34,7 @@ def demo(
         from skillbus.demo.stage import stage
 
         interactive = not auto and output is Output.TABLE and sys.stdin.isatty() and sys.stdout.isatty()
-        with stage(port) as set_up:
+        with stage(port, console_port) as set_up:
             if interactive:
                 _interactive(set_up, stdout())
             elif not _auto(set_up, output):
@@ -44,6 +47,8 @@ def _auto(stage: Stage, output: Output) -> bool:
     console = stdout()
     if output is Output.TABLE:
         console.print(f"fleet 'demo' on {stage.redis.url}: {len(stage.pods)} pods, each a process with its own folder")
+        for line in _console_lines(stage):
+            console.print(line, markup=False)
 
     def tell(step: Step) -> None:
         if output is Output.TABLE:
@@ -53,8 +58,17 @@ def _auto(stage: Stage, output: Output) -> bool:
 
     ok, steps = play(stage, tell)
     if output is Output.JSON:
-        print_json("demo", {"ok": ok, "steps": [asdict(step) for step in steps]})
+        print_json("demo", {"ok": ok, "console": stage.console.url, "steps": [asdict(step) for step in steps]})
     return ok
+
+
+def _console_lines(stage: Stage) -> list[str]:
+    """Where the page is, and how to get in."""
+    if not stage.console.can_be:
+        return ["no console: pip install 'skillbus[console]' adds the page"]
+    if not stage.console.url:
+        return [f"the console did not start: {stage.console.last_words()}"]
+    return [f"console: {stage.console.url}  log in with the token {stage.console.token}"]
 
 
 def _interactive(stage: Stage, console: Console) -> None:
@@ -64,7 +78,9 @@ def _interactive(stage: Stage, console: Console) -> None:
     lines = [
         f"fleet 'demo' on {url}: {len(stage.pods)} pods; their skills are under {stage.folder}",
         "",
-        "Stop them all, from another terminal, with any of:",
+        *_console_lines(stage),
+        "",
+        "Stop them all, there or from another terminal, with any of:",
         f'    redis-cli -p {stage.redis.port} PUBLISH skillbus:demo:kill "the manifest is compromised"',
         f'    {command} kill "the manifest is compromised" --fleet demo --redis {url}',
         "Look, and permit a restart:",

@@ -11,6 +11,7 @@ import typer
 from skillbus.cli.console import stdout
 from skillbus.cli.options import FleetOption, RedisOption, seconds_of, settings_for
 from skillbus.cli.proof import proof_fields, show_proof
+from skillbus.control.telling_orders import iso_of, what_of
 from skillbus.output import SCHEMA_VERSION, Output, print_json, run_async, spoken
 
 if TYPE_CHECKING:
@@ -145,14 +146,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
 
     told = unpacked(entry.fields["certificate"]) if "certificate" in entry.fields else None
     proof = {"certificate": proof_fields(told)} if told is not None else {}
-    return {**entry.fields, **proof, "at": _iso(entry), "source": entry.source, "entry": entry.id}
-
-
-def _iso(entry: Entry) -> str:
-    """A hostile id of a stream may bear any number, and not every one is a time."""
-    from skillbus.core.orders import iso
-
-    return iso(entry.at_ms) if 0 <= entry.at_ms <= 250_000_000_000_000 else str(entry.at_ms)
+    return {**entry.fields, **proof, "at": iso_of(entry), "source": entry.source, "entry": entry.id}
 
 
 def _table(entries: list[Entry]) -> Any:
@@ -165,27 +159,9 @@ def _table(entries: list[Entry]) -> Any:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for entry in entries:
         cells = [entry.fields.get(name, "") for name in ("kind", "scope", "by", "via")]
-        cells += [entry.fields.get("from") or f"({entry.source})", _what(entry)]
-        table.add_row(_iso(entry), *(Text(harmless(cell, 200)) for cell in cells))
+        cells += [entry.fields.get("from") or f"({entry.source})", what_of(entry)]
+        table.add_row(iso_of(entry), *(Text(harmless(cell, 200)) for cell in cells))
     return table
-
-
-def _what(entry: Entry) -> str:
-    """What a person wants to know of an entry of that kind."""
-    fields = entry.fields
-    kind, record = fields.get("kind", ""), fields.get("record", "")[:12]
-    reason = f'"{fields["reason"]}"' if fields.get("reason") else ""
-    if kind == "certificate":
-        return f"{fields.get('sentence', '')} [{record}]"
-    if kind == "heard":
-        pods = f" obeyed by {fields['pods']}" if fields.get("pods") else ""
-        return f"{reason} [{record}]{pods}; nobody audited it"
-    if kind == "refused":
-        return f"{fields.get('what', '')} {reason}: {fields.get('why', '')}"
-    if kind == "reset":
-        lifted = fields.get("lifted", "")
-        return f"{reason} epoch {fields.get('epoch', '?')}" + (f", lifted {lifted}" if lifted else "")
-    return f"{reason} [{record}]" if record else (reason or fields.get("sentence", ""))
 
 
 def _print_story(found: KillStory, output: HistoryOutput) -> None:
@@ -208,7 +184,7 @@ def _print_story(found: KillStory, output: HistoryOutput) -> None:
     entry, told = found.certificates[-1]
     more = f" (there are {len(found.certificates) - 1} earlier ones)" if len(found.certificates) > 1 else ""
     by, origin = entry.fields.get("by") or "?", entry.fields.get("from") or "?"
-    said = f"certificate of {told.where}, written at {_iso(entry)} by {by} from {origin}{more}"
+    said = f"certificate of {told.where}, written at {iso_of(entry)} by {by} from {origin}{more}"
     console.print(f"\n{harmless(said, 600)}", markup=False)
     console.print(f"{harmless(told.where, 200)} was killed: {told.record.sentence()}", markup=False)
     show_proof(told)

@@ -23,6 +23,13 @@ from skillbus.cli.options import (
     words,
 )
 from skillbus.cli.proof import proof_fields, show_proof
+from skillbus.control.telling_orders import (
+    failed_sentences,
+    found_nobody,
+    is_recorded,
+    is_unread,
+    recorded_sentence,
+)
 from skillbus.output import (
     ERROR,
     INTERRUPTED,
@@ -183,7 +190,7 @@ def _let_go_on_interrupt(one: Kill) -> None:
 
 
 def _code(report: KillReport, replicas: int | None) -> int:
-    if not report.stands and not _unread(report):
+    if not report.stands and not is_unread(report):
         return ERROR
     if report.interrupted:
         return INTERRUPTED
@@ -191,11 +198,6 @@ def _code(report: KillReport, replicas: int | None) -> int:
     if not report.stands or report.not_seen is not None or not proved:
         return UNPROVED
     return UNPROVED if (report.held.replicas or 0) < (replicas or 0) else OK
-
-
-def _unread(report: KillReport) -> bool:
-    """Whether the server said that a record stands, but did not let us read it back."""
-    return report.not_read is not None and isinstance(report.answers.recorded, bool)
 
 
 def _print(report: KillReport, replicas: int | None, code: int, output: Output) -> None:
@@ -212,7 +214,7 @@ def _print(report: KillReport, replicas: int | None, code: int, output: Output) 
         console.print(f"held {report.held.sentence()}", markup=False)
     if isinstance(report.stored, str):
         console.print(f"kept: skillbus history {report.record.id}", markup=False)
-    if not report.stands and not _unread(report):
+    if not report.stands and not is_unread(report):
         say("skillbus: the order is NOT recorded: restarted pods may run. Pods that heard it keep trying to record it")
 
 
@@ -225,43 +227,17 @@ def _told(report: KillReport) -> Told | None:
 
 
 def _sentences(report: KillReport, replicas: int | None) -> list[str]:
-    from skillbus.errors import SkillbusError
-
-    lines = [_recorded(report)]
-    if isinstance(report.answers.receivers, SkillbusError):
-        lines.append(f"NOT published ({report.answers.receivers}): pods find the record at their next heartbeat")
-    if isinstance(report.answers.audited, SkillbusError):
-        lines.append(f"NOT audited: {report.answers.audited}")
-    if isinstance(report.stored, SkillbusError):
-        lines.append(f"the certificate is NOT kept in the audit: {report.stored}")
+    lines = [recorded_sentence(report), *failed_sentences(report)]
     if replicas:
         lines.append(f"held by {report.held.replicas or 0} replicas ({replicas} wanted)")
     if report.not_seen is not None:
         seen = "who has stopped was last seen as below" if report.certificate else "who has stopped is not known"
         lines.append(f"the proof could not be read ({report.not_seen}): {seen}: look with skillbus status")
-    elif _nobody(report):
+    elif found_nobody(report):
         others = ", ".join(f"{name} ({count})" for name, count in report.fleets) or "none"
         but = "recorded, but " if report.stands else ""
         lines.append(f"{but}no pod is known in {report.scope}; fleets on this Redis: {others}")
     return lines
-
-
-def _nobody(report: KillReport) -> bool:
-    return report.certificate is not None and not report.certificate.lines
-
-
-def _recorded(report: KillReport) -> str:
-    answers, killed = report.answers, f"{report.scope} is killed: {report.record.sentence()}"
-    if _unread(report):
-        said = "that it took the record" if answers.recorded else "that one stands from before"
-        return f"recorded, but the proof could not be read back ({report.not_read}): the server only said {said}"
-    if isinstance(answers.recorded, bool) and not report.stands:
-        return "recorded, but the record is gone again: it was reset, or Redis has lost its data: look, and kill again"
-    if not report.stands:
-        return f"published, NOT recorded: {answers.recorded}"
-    if not report.first:
-        return f"{report.scope} was killed before, and that record stands: {report.record.sentence()}"
-    return killed if _nobody(report) else f"recorded: {killed}"
 
 
 def _fields(report: KillReport, code: int) -> dict[str, Any]:
@@ -272,7 +248,7 @@ def _fields(report: KillReport, code: int) -> dict[str, Any]:
         "exit_code": code,
         "scope": str(report.scope),
         "record": report.record.model_dump(),
-        "recorded": report.stands or _unread(report),
+        "recorded": is_recorded(report),
         "read_back": report.stands,
         "first": report.first,
         "published": isinstance(answers.receivers, int),

@@ -9,6 +9,7 @@ import typer
 from skillbus.cli.console import stdout
 from skillbus.cli.holders import show_holders
 from skillbus.cli.options import FleetOption, OutputOption, RedisOption, settings_for
+from skillbus.control.telling import headline, life_of, why_of
 from skillbus.output import KILLED, Output, print_json, run_async, spoken
 
 if TYPE_CHECKING:
@@ -76,38 +77,6 @@ async def _look(settings: Settings) -> Status:
         return await look(bus)
 
 
-def headline(seen: Status) -> str:
-    """One sentence: ``fleet 'prod': RUNNING 44``, ``STOPPING 41/44``, ``STOPPED 44``, with what else there is."""
-    counts = seen.counts()
-    others = ", ".join(_counted(seen, word, count) for word, count in sorted(counts.items()) if word != "running")
-    name, aside = f"fleet '{seen.fleet}': ", f" ({others})" if others else ""
-    record = seen.fleet_record
-    if record is not None:
-        open_count = sum(count for word, count in counts.items() if word not in _ENDED)
-        if open_count:
-            stopped = f"STOPPING {counts['stopped']}/{counts['stopped'] + open_count}"
-        else:
-            stopped = f"STOPPED {counts['stopped']}"
-        return f"{name}{stopped}: {record.sentence()}"
-    if not seen.armed:
-        return f"{name}NOT ARMED: its pods hold. A new fleet? run skillbus arm. An old one? its Redis lost its data"
-    return f"{name}RUNNING {counts['running']}{aside}"
-
-
-_ENDED = frozenset({"stopped", "fenced", "ended", "lost"})
-
-
-def _counted(seen: Status, word: str, count: int) -> str:
-    lifted = word == "stopped" and _all_lifted(seen)
-    return f"{count} {word}" + (": reset, they wait for a restart" if lifted else "")
-
-
-def _all_lifted(seen: Status) -> bool:
-    """Whether every stopped pod was stopped by kills that were reset since, and by nothing else."""
-    lives = [life for pod in seen.pods if pod.word == "stopped" for life in pod.current]
-    return all(cause.lifted for life in lives for cause in life.beat.causes)
-
-
 def kill_lines(seen: Status) -> list[str]:
     """Every kill that the headline does not name already; and how long ago it was seen that a kill would be heard."""
     kills = [f"{scope} is killed: {record.sentence()}" for scope, record in seen.kills if scope.name]
@@ -170,7 +139,7 @@ def pod_table(pods: Sequence[PodView], *, is_grey: bool = False, one_line: bool 
     for column in table.columns:
         column.no_wrap = one_line
     for pod in pods:
-        life = _life(pod)
+        life = life_of(pod)
         word = f"{pod.word} (twin)" if pod.twin else pod.word
         style = "" if is_grey else _STYLES.get(pod.word, "")
         shown = f"[{style}]{word}[/]" if style else word
@@ -179,7 +148,7 @@ def pod_table(pods: Sequence[PodView], *, is_grey: bool = False, one_line: bool 
             table.add_row(pod.pod_id, shown, *rest, "in the roster; its evidence has expired")
             continue
         skills = [Text(harmless(life.beat.skills[:_SHORT]) or "-")] if shows_skills else []
-        told = [Text(harmless(_last_pass(life), 40)), *skills, Text(harmless(_why(life), 120))]
+        told = [Text(harmless(_last_pass(life), 40)), *skills, Text(harmless(why_of(life), 120))]
         table.add_row(pod.pod_id, shown, f"{life.age_s:.0f} s ago", _hears(pod, life), *told)
     return table
 
@@ -195,29 +164,6 @@ def _hears(pod: PodView, life: Life) -> str:
     if beat.state == "starting" or (beat.hears and not pod.deaf):
         return "not yet"
     return f"DEAF {_ago(max(0, beat.beat_at_ms - beat.deaf_since_ms) // 1000)}" if beat.deaf_since_ms else "DEAF"
-
-
-def _life(pod: PodView) -> Life | None:
-    lives = pod.current or pod.lives
-    return max(lives, key=lambda life: life.beat.beat_at_ms) if lives else None
-
-
-def _why(life: Life) -> str:
-    """Briefly: a kill by its scope, for its record stands above; anything else in the pod's own words."""
-    if not life.beat.causes and life.beat.vouched:
-        return life.beat.why
-    words = []
-    for cause in life.beat.causes:
-        if not cause.scope:
-            words.append(f"{cause.kind}: {cause.reason}")
-            continue
-        state = (
-            "reset, waits for restart" if cause.lifted else ("killed" if cause.recorded else "killed, not recorded yet")
-        )
-        words.append(f"{cause.scope.replace(':', ' ')} {state}")
-    if not life.beat.vouched:
-        words.append("its work may go on: end this pod's processes by hand")
-    return "; ".join(words)
 
 
 def _last_pass(life: Life) -> str:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skillbus.cli.console import stdout
-from skillbus.cli.status import fields_of, fleet_fields, headline, kill_lines, pod_fields, pod_table
+from skillbus.cli.status import fields_of, fleet_fields, kill_lines, pod_fields, pod_table
 from skillbus.control.status import Status
+from skillbus.control.telling import headline
 from skillbus.control.watching import Watching, stragglers_first
 from skillbus.core.orders import iso
 from skillbus.core.roster import PodView, Presence

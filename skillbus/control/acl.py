@@ -37,6 +37,7 @@ class Role(StrEnum):
     TENANT_POD = "tenant-pod"
     BOT = "bot"
     KEEPER = "keeper"
+    CONSOLE = "console"
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
@@ -46,7 +47,8 @@ ABOUT = {
     Role.POD: "hears kills, writes records and its own evidence; undoes nothing, stops by word nobody",
     Role.TENANT_POD: "as pod, but can record the stop of itself alone",
     Role.BOT: "stops any scope; hears nothing, sees records alone, undoes nothing",
-    Role.KEEPER: "the console: hears and sees everything, makes kills durable; resets nothing",
+    Role.KEEPER: "hears and sees everything, makes kills durable and tells the audit; stops by word nobody",
+    Role.CONSOLE: "keeper and operator in one, for skillbus serve with one login; undoes nothing",
     Role.VIEWER: "sees and hears everything, writes nothing",
     Role.OPERATOR: "stops any scope, drills, syncs, sees everything; undoes nothing",
     Role.ADMIN: "an operator who can also reset and arm: a person's, never a program's",
@@ -62,7 +64,6 @@ class AclUser:
         name: the ACL user's name. A bot's is also the name of its audit stream.
         password_sha256: of its password, 64 lower-case hex digits.
         pod_id: for pods, the one id it may be; empty: any (one user shared by all). Never empty for a tenant.
-            For a keeper, the id by which it echoes; empty: its name.
         groups: for pods, the groups it may belong to; None: any.
     """
 
@@ -164,12 +165,20 @@ def _keeper(fleet: Fleet, user: AclUser) -> Grant:
     return (*_TRANSACTION, *_LOOK_AROUND, "wait"), [
         _reads_all(fleet),
         _hears_all(fleet),
-        _selector("watch", reads=_epochs(scopes)),
+        # A pattern is granted by its own text alone: that of everything does not cover it.
+        _selector("psubscribe", channels=[fleet.kill_pattern]),
+        # The audit, so that of two keepers that hear one message one tells of it.
+        _selector("watch", reads=[*_epochs(scopes), fleet.audit_key]),
         _selector("setnx", writes=_records(scopes)),
         _selector("xadd", writes=[fleet.audit_key]),
         _selector("zrem zremrangebyscore", writes=[fleet.roster_key]),
-        _selector("publish", channels=[fleet.echo_channel(user.pod_id or user.name), fleet.events_channel]),
+        _selector("publish", channels=[fleet.keeper_echo_channel("*")]),
     ]
+
+
+def _console(fleet: Fleet, user: AclUser) -> Grant:
+    commands, selectors = _keeper(fleet, user)
+    return commands, [*selectors, _selector("publish", channels=_spoken(fleet))]
 
 
 def _viewer(fleet: Fleet, user: AclUser) -> Grant:
@@ -178,13 +187,12 @@ def _viewer(fleet: Fleet, user: AclUser) -> Grant:
 
 def _operator(fleet: Fleet, user: AclUser) -> Grant:
     scopes = _all_scopes(fleet)
-    spoken = [*_kills(scopes), fleet.drill_channel, fleet.sync_channel, fleet.events_channel]
     return (*_LOOK_AROUND, "wait"), [
         _reads_all(fleet),
         _hears_all(fleet),
         _selector("setnx", writes=_records(scopes)),
         _selector("xadd", writes=[fleet.audit_key]),
-        _selector("publish", channels=spoken),
+        _selector("publish", channels=_spoken(fleet)),
     ]
 
 
@@ -205,10 +213,16 @@ _GRANTS = {
     Role.TENANT_POD: _tenant_pod,
     Role.BOT: _bot,
     Role.KEEPER: _keeper,
+    Role.CONSOLE: _console,
     Role.VIEWER: _viewer,
     Role.OPERATOR: _operator,
     Role.ADMIN: _admin,
 }
+
+
+def _spoken(fleet: Fleet) -> list[str]:
+    """What an operator says: kills, drills, syncs, and hints."""
+    return [*_kills(_all_scopes(fleet)), fleet.drill_channel, fleet.sync_channel, fleet.events_channel]
 
 
 def _reads_all(fleet: Fleet) -> str:

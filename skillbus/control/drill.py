@@ -70,6 +70,7 @@ class Drill:
     by: str
     timeout_s: float = 10.0
     on_progress: Callable[[DrillReport], None] = lambda report: None
+    via: str = "cli"
     _beats: Beats = field(default_factory=Beats, init=False)
 
     async def run(self) -> DrillOutcome:
@@ -98,7 +99,7 @@ class Drill:
         return DrillOutcome(order, report, receivers, drill_count, kill_count, audited, not_seen)
 
     def _entry(self, order: DrillOrder) -> dict[str, str]:
-        return {"scope": self.scope.label, "by": self.by[:1024], "via": "cli", "id": order.id}
+        return {"scope": self.scope.label, "by": self.by[:1024], "via": self.via, "id": order.id}
 
     async def _follow(
         self, subscription: RedisSubscription | None, order: DrillOrder, order_ms: int

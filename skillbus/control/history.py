@@ -28,12 +28,14 @@ class Wanted:
 
     Attributes:
         since_ms: not older than this (server time).
+        before_ms: older than this; 0: however young.
         kinds: of these kinds; empty: of any.
         scope: of this scope alone (``fleet``, ``group:eu``, ``pod:web-1``); empty: of any.
         by: whose ``by`` contains this, in any case.
     """
 
     since_ms: int = 0
+    before_ms: int = 0
     kinds: frozenset[str] = frozenset()
     scope: str = ""
     by: str = ""
@@ -43,6 +45,7 @@ class Wanted:
         fields = entry.fields
         return (
             entry.at_ms >= self.since_ms
+            and (not self.before_ms or entry.at_ms < self.before_ms)
             and (not self.kinds or fields.get("kind", "") in self.kinds)
             and (not self.scope or fields.get("scope", "") == self.scope)
             and self.by.casefold() in fields.get("by", "").casefold()

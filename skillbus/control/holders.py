@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from skillbus.bus.operator_bus import OperatorBus
-from skillbus.core.holdings import Holders, Wanted, holders, named_sets
-from skillbus.core.roster import view
+from skillbus.core.holdings import Holders, Inventory, Wanted, holders, inventory, named_sets
+from skillbus.core.roster import PodView, view
 from skillbus.core.scope import NAME
 from skillbus.core.skillset import decoded
 from skillbus.errors import BadSettings
@@ -32,12 +34,23 @@ async def find_holders(bus: OperatorBus, looked_for: Wanted) -> Holders:
     """Look who holds it. The work grows with the distinct sets, not with the pods, for most of them hold the same."""
     server_ms, beats = await bus.heartbeats(await bus.pod_ids())
     pods = view(server_ms, beats)
+    sets = await _sets(bus, pods)
+    return holders(looked_for, pods, {digest: skills.get(looked_for.name) for digest, skills in sets.items()})
+
+
+async def take_inventory(bus: OperatorBus, pods: Sequence[PodView]) -> Inventory:
+    """Which of these pods hold which skill at which digest."""
+    return inventory(pods, await _sets(bus, pods))
+
+
+async def _sets(bus: OperatorBus, pods: Sequence[PodView]) -> dict[str, Mapping[str, str]]:
+    """Each set that a live pod names and that can be read: digests by skill."""
     names = named_sets(pods)
-    held_in: dict[str, str | None] = {}
+    found: dict[str, Mapping[str, str]] = {}
     for start in range(0, len(names), _CHUNK):
         chunk = names[start : start + _CHUNK]
         for digest, value in zip(chunk, await bus.skill_sets(chunk), strict=True):
             skills = decoded(digest, value)
             if skills is not None:
-                held_in[digest] = skills.get(looked_for.name)
-    return holders(looked_for, pods, held_in)
+                found[digest] = skills
+    return found

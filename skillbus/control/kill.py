@@ -11,7 +11,7 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, stop_never, wait_random_exponential
@@ -53,6 +53,7 @@ class KillReport:
         interrupted: whether somebody ended the waiting before its time.
         not_read: why the record could not be read back.
         not_seen: why the evidence could not be read, the last time that it was tried.
+        order_id: of the order that was given, whichever record stands.
     """
 
     scope: Scope
@@ -67,6 +68,7 @@ class KillReport:
     fleets: tuple[tuple[str, int], ...] = ()
     not_read: SkillbusError | None = None
     not_seen: SkillbusError | None = None
+    order_id: str = ""
 
 
 @dataclass(slots=True)
@@ -75,12 +77,14 @@ class Kill:
 
     Attributes:
         timeout_s: seconds to try to give the order, and then again to wait for proof.
+        order_timeout_s: seconds to try to give it, if that is something else.
         replicas: wait until so many replicas hold it; None: only ask how many do.
         expect: pods that somebody else's list names.
         patience_s: without ``replicas``: seconds to wait, behind the proof, for every replica and disk to hold it. A
             server that syncs its disk each second (``appendfsync everysec``) takes that long.
         until_recorded: keep trying to give it, whatever the timeout.
         on_progress: called with each newer certificate while waiting.
+        on_given: called with what is known once the order was given and read back, before anybody waits for proof.
         given: whether the order was given, so that there is something to tell.
         enough: set it to end the waiting; what is proved so far is reported, and kept as not complete.
     """
@@ -95,6 +99,8 @@ class Kill:
     on_progress: Callable[[Certificate], None] = lambda certificate: None
     expect: frozenset[str] = frozenset()
     patience_s: float = 1.2
+    order_timeout_s: float | None = None
+    on_given: Callable[[KillReport], None] = lambda report: None
     given: bool = field(default=False, init=False)
     enough: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _beats: Beats = field(default_factory=Beats)
@@ -113,6 +119,10 @@ class Kill:
         held = await held_by(self.bus, self.replicas, _AT_ONCE_S) if wrote else Held()
         standing, stands, not_read, read_ms = await self._read_back(record)
         first = standing.id == record.id if stands else answers.recorded is True
+        given = KillReport(
+            self.scope, standing, stands, first, answers, held, None, not_read=not_read, order_id=record.id
+        )
+        self.on_given(given)
         certificate, not_seen = await self._proved(standing, answers, read_ms) if self.wait else (None, None)
         if wrote and not self.enough.is_set():
             held = await self._held_by_now(held, ordered_at_s)
@@ -122,19 +132,14 @@ class Kill:
         if certificate is not None and not certificate.lines:
             with suppress(SkillbusError):
                 fleets = tuple(await self.bus.fleets())
-        return KillReport(
-            self.scope,
-            standing,
-            stands,
-            first,
-            answers,
-            held,
-            certificate,
-            stored,
-            interrupted,
-            fleets,
-            not_read,
-            not_seen,
+        return replace(
+            given,
+            held=held,
+            certificate=certificate,
+            stored=stored,
+            interrupted=interrupted,
+            fleets=fleets,
+            not_seen=not_seen,
         )
 
     async def _held_by_now(self, held: Held, ordered_at_s: float) -> Held:
@@ -165,7 +170,7 @@ class Kill:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(RetryLater),
             wait=wait_random_exponential(multiplier=0.1, max=2.0),
-            stop=stop_never if self.until_recorded else stop_after_delay(self.timeout_s),
+            stop=stop_never if self.until_recorded else stop_after_delay(self._order_timeout_s),
             reraise=True,
         )
         try:
@@ -183,6 +188,10 @@ class Kill:
         if isinstance(answers.recorded, SkillbusError):
             await self._audit_refusal(answers.recorded)
         return answers, record
+
+    @property
+    def _order_timeout_s(self) -> float:
+        return self.timeout_s if self.order_timeout_s is None else self.order_timeout_s
 
     async def _audit_refusal(self, error: SkillbusError) -> None:
         """The server did not take the record. If it takes this, whoever looks later sees that somebody tried."""

@@ -97,6 +97,7 @@ class Reset:
     force: bool = False
     even_recent: bool = False
     even_running: bool = False
+    via: str = "cli"
 
     async def orders(self) -> tuple[LiftedOrder, ...]:
         """The orders that this reset would lift.
@@ -163,7 +164,7 @@ class Reset:
 
     @property
     def _entry(self) -> dict[str, str]:
-        return {"scope": self.scope.label, "by": self.by, "via": "cli", "reason": self.reason[:1024]}
+        return {"scope": self.scope.label, "by": self.by, "via": self.via, "reason": self.reason[:1024]}
 
     async def _do(self) -> tuple[int, _Found]:
         """``(the new epoch, what was lifted)``."""

@@ -59,6 +59,7 @@ async def sync(
     by: str,
     timeout_s: float,
     within_s: float | None = None,
+    via: str = "cli",
     on_progress: Callable[[SyncReport], None] = lambda report: None,
 ) -> SyncReport:
     """Publish a sync and wait until every live pod has ended a pass for it, or ``timeout_s`` is over.
@@ -73,7 +74,7 @@ async def sync(
     stored = (await bus.read([bus.fleet.scope])).scopes[bus.fleet.scope].record
     if stored is not None:
         record = KillRecord.parse(stored)
-        await bus.audit({"kind": "refused", "what": "sync", "scope": "fleet", "by": by, "via": "cli", "why": "killed"})
+        await bus.audit({"kind": "refused", "what": "sync", "scope": "fleet", "by": by, "via": via, "why": "killed"})
         raise FleetIsKilled(f"fleet '{bus.fleet.name}' is killed: {record.sentence()}: nothing reconciles until reset")
     name = uuid.uuid4().hex[:12]
     ids = await bus.pod_ids()
@@ -84,7 +85,7 @@ async def sync(
         raise BadSettings(
             f"the pods begin within {within_s:g} s, and you wait for {timeout_s:g} s: make --timeout longer than that"
         )
-    await bus.audit({"kind": "sync", "scope": "fleet", "by": by, "via": "cli", "id": name})
+    await bus.audit({"kind": "sync", "scope": "fleet", "by": by, "via": via, "id": name})
     await bus.publish(bus.fleet.sync_channel, {"v": 1, "id": name, "by": by, "within_s": within_s})
     began_at_s = boottime_s()
     published_ms = await bus.now_ms()

@@ -23,7 +23,7 @@ from skillbus.core.scope import NAME, Scope, ScopeKind
 from skillbus.errors import SkillbusError
 
 _EVERY_S = 1.0
-"""Seconds between two readings, at least."""
+"""Seconds between two readings, at least, unless somebody asks for more."""
 
 _REST_FACTOR = 14
 """Rest between two costly readings, as a multiple of the processor time that the last one took: 7 % of a processor."""
@@ -46,9 +46,10 @@ _HINTS_LIMIT = 100_000
 class Watching:
     """Use it as an asynchronous context, which listens for hints, and iterate over ``looks``."""
 
-    def __init__(self, bus: OperatorBus, clock: Clock) -> None:
+    def __init__(self, bus: OperatorBus, clock: Clock, every_s: float = _EVERY_S) -> None:
         self._bus = bus
         self._clock = clock
+        self._every_s = every_s
         self._hints: set[str] = set()
         self._hinted_count = 0
         self._listener: asyncio.Task[None] | None = None
@@ -68,7 +69,7 @@ class Watching:
                 yield error
             else:
                 yield self._seen
-            await self._clock.sleep(max(0.0, began_at_s + _EVERY_S - self._clock.now_s()))
+            await self._clock.sleep(max(0.0, began_at_s + self._every_s - self._clock.now_s()))
             if self._has_reread:
                 self._cost_s, self._paid_at_s = cpu_s() - used_s, self._clock.now_s()
 
@@ -153,6 +154,16 @@ def stragglers_first(pods: Sequence[PodView], kills: Sequence[Scope]) -> tuple[l
     killed = frozenset(kills)
     ranked = sorted(((_rank(pod, killed), pod.pod_id, pod) for pod in pods), key=lambda entry: entry[:2])
     return [pod for _, _, pod in ranked], sum(rank < len(_TROUBLE) for rank, _, _ in ranked)
+
+
+def straggles(pod: PodView, killed: frozenset[Scope]) -> bool:
+    """Whether it is not as it should be, where these scopes are killed."""
+    return _rank(pod, killed) < len(_TROUBLE)
+
+
+def trouble_rank(word: str) -> int:
+    """How much a person wants to see of a pod of that word: 0 first."""
+    return _TROUBLE.index(word) if word in _TROUBLE else _GONE.get(word, 0)
 
 
 def _rank(pod: PodView, killed: frozenset[Scope]) -> int:

@@ -75,6 +75,55 @@ def holders(wanted: Wanted, pods: Sequence[PodView], held_in: Mapping[str, str |
     return Holders(tuple(rows), tuple(sorted(without)), tuple(sorted(untold)), tuple(sorted(unreadable)))
 
 
+@dataclass(frozen=True, slots=True)
+class SkillHeld:
+    """One digest of one skill, and the live pods that hold it."""
+
+    skill: str
+    digest: str
+    pods: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Every skill that a live pod holds.
+
+    Attributes:
+        held: by name, then the digest that most pods hold first.
+        untold: live pods that have said nothing of their set since they started.
+        unreadable: live pods that name a set which is not to be found, or is not what they named.
+    """
+
+    held: tuple[SkillHeld, ...]
+    untold: tuple[str, ...]
+    unreadable: tuple[str, ...]
+
+
+def inventory(pods: Sequence[PodView], sets: Mapping[str, Mapping[str, str]]) -> Inventory:
+    """Who holds what.
+
+    Args:
+        sets: each set that could be read: digests by skill.
+    """
+    holding: dict[str, set[str]] = {}
+    untold, unreadable = [], []
+    for pod in pods:
+        names = _sets_of(pod)
+        for name in names & sets.keys():
+            holding.setdefault(name, set()).add(pod.pod_id)
+        if "" in names:
+            untold.append(pod.pod_id)
+        elif not names <= sets.keys():
+            unreadable.append(pod.pod_id)
+    found: dict[tuple[str, str], set[str]] = {}
+    for name, pod_ids in holding.items():
+        for skill, digest in sets[name].items():
+            found.setdefault((skill, digest), set()).update(pod_ids)
+    rows = [SkillHeld(skill, digest, tuple(sorted(ids))) for (skill, digest), ids in found.items()]
+    rows.sort(key=lambda row: (row.skill, -len(row.pods), row.digest))
+    return Inventory(tuple(rows), tuple(sorted(untold)), tuple(sorted(unreadable)))
+
+
 def _sets_of(pod: PodView) -> set[str]:
     """What its live incarnations name. Empty for a pod that is not alive."""
     return {life.beat.skills for life in pod.current}

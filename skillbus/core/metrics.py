@@ -46,62 +46,64 @@ def exposition(figures: Figures) -> str:
 
 
 def _families(figures: Figures) -> Iterator[str]:
-    yield _family(
+    yield family(
         "skillbus_stopped",
         "gauge",
         "1 if this pod is latched and was observed quiet: no pass is in flight, and none will start in this process.",
         {"": int(figures.state is State.STOPPED)},
     )
-    yield _family(
+    yield family(
         "skillbus_state",
         "gauge",
         "1 for the state in which this pod is, 0 for the others.",
         {f'{{state="{state}"}}': int(state is figures.state) for state in State},
     )
-    yield _family(
+    yield family(
         "skillbus_last_contact_timestamp_seconds",
         "gauge",
         f"When this pod last had a good answer from Redis, {_SERVER_CLOCK}; 0: never.",
-        {"": _seconds(figures.contact_at_ms)},
+        {"": seconds_text(figures.contact_at_ms)},
     )
-    yield _family(
+    yield family(
         "skillbus_heard_timestamp_seconds",
         "gauge",
         f"When this pod last heard its own voice on its subscriber connection, {_SERVER_CLOCK}; 0: never.",
-        {"": _seconds(figures.heard_at_ms)},
+        {"": seconds_text(figures.heard_at_ms)},
     )
-    yield _family(
+    yield family(
         "skillbus_kill_to_quiet_seconds",
         "gauge",
         "From the instant this pod was stopped (by its own clock) to its observed quiet, or so far; 0: not stopped.",
         {"": f"{figures.kill_to_quiet_s:.6f}"},
     )
-    yield _family(
+    yield family(
         "skillbus_pass_duration_seconds",
         "gauge",
         "How long the last pass took that ended, however it ended; 0: none has.",
         {"": f"{figures.pass_took_s:.3f}"},
     )
     passes = figures.passes or {}
-    yield _family(
+    yield family(
         "skillbus_passes_total",
         "counter",
         "Passes of this process that ended, by outcome.",
         {f'{{outcome="{outcome}"}}': passes.get(outcome, 0) for outcome in Outcome},
     )
-    yield _family(
+    yield family(
         "skillbus_last_drill_timestamp_seconds",
         "gauge",
         f"When this process last answered a drill, {_SERVER_CLOCK}; 0: never.",
-        {"": _seconds(figures.drill_at_ms)},
+        {"": seconds_text(figures.drill_at_ms)},
     )
 
 
-def _family(name: str, kind: str, told: str, samples: Mapping[str, int | str]) -> str:
+def family(name: str, kind: str, told: str, samples: Mapping[str, int | str]) -> str:
+    """One metric in the text format; ``samples`` by their labels, written out."""
     lines = [f"# HELP {name} {told}", f"# TYPE {name} {kind}"]
     lines += [f"{name}{labels} {value}" for labels, value in samples.items()]
     return "\n".join(lines) + "\n"
 
 
-def _seconds(at_ms: int) -> str:
+def seconds_text(at_ms: int) -> str:
+    """An instant as Prometheus has it: seconds since 1970; 0: never."""
     return f"{at_ms // 1000}.{at_ms % 1000:03d}" if at_ms else "0"

@@ -2,12 +2,12 @@
 
 ``Reconciler``    the built-in skills reconciler, a program, a user's function
 ``Checkpoint``    a pod's, and the tests' scripted one
-``Bus``           Redis, and the tests' in-memory one, held to the same contract suite
+``Bus``           Redis, and the tests' in-memory one, held to the same contract suite; ``KeeperBus`` likewise
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -140,7 +140,7 @@ class Subscription(Protocol):
 
     @property
     def confirmed(self) -> frozenset[str]:
-        """The channels whose confirmation was counted on this very connection."""
+        """The channels and patterns whose confirmation was counted on this very connection."""
         ...
 
     async def get(self, timeout_s: float) -> Message | None:
@@ -157,11 +157,26 @@ class Subscription(Protocol):
         ...
 
 
-class Bus(Protocol):
+class Records(Protocol):
+    """Where a record is written: the bus of a pod, or a keeper's."""
+
+    async def write_record(self, scope: Scope, record: KillRecord, latch_epoch: int | None) -> WriteAnswer:
+        """Write ``record`` if the scope has none and no epoch newer than ``latch_epoch`` is stored.
+
+        Raises:
+            RetryLater, NeedsHuman: nothing is known of the epoch either.
+        """
+        ...
+
+
+class Bus(Records, Protocol):
     """The verbs of the protocol that a pod needs. Every one ends within the command timeout (1 s)."""
 
-    async def subscribe(self, channels: Sequence[str]) -> Subscription:
+    async def subscribe(self, channels: Sequence[str], patterns: Sequence[str] = ()) -> Subscription:
         """Open a subscriber connection to a master and ask for ``channels``; confirmations are yet to come.
+
+        Args:
+            patterns: channels by their glob, each confirmed under its own text.
 
         Raises:
             RetryLater, NeedsHuman: as for ``read``.
@@ -213,12 +228,49 @@ class Bus(Protocol):
         """Remove the evidence of incarnations of this pod that have certainly ended."""
         ...
 
-    async def write_record(self, scope: Scope, record: KillRecord, latch_epoch: int | None) -> WriteAnswer:
-        """Write ``record`` if the scope has none and no epoch newer than ``latch_epoch`` is stored.
+    async def close(self) -> None:
+        """Drop every connection. Never raises."""
+        ...
+
+
+class KeeperBus(Records, Protocol):
+    """The verbs of the protocol that a keeper needs (docs/protocol.md §5)."""
+
+    async def subscribe(self, channels: Sequence[str], patterns: Sequence[str] = ()) -> Subscription:
+        """As a pod's bus."""
+        ...
+
+    async def read(self, scopes: Sequence[Scope]) -> Reading:
+        """As a pod's bus. Of many scopes in several round trips, so that a record need not wait for all of them."""
+        ...
+
+    async def speak(self, scopes: Sequence[Scope], channel: str, echo: bytes) -> Reading:
+        """``read``, and in the same round trip send an echo.
 
         Raises:
-            RetryLater, NeedsHuman: nothing is known of the epoch either.
+            RetryLater, NeedsHuman: as ``read``, or the echo was refused.
         """
+        ...
+
+    async def killed_scopes(self) -> Sequence[Scope]:
+        """Every scope of the fleet that has a record, also a group or pod that nobody knows."""
+        ...
+
+    async def tell(self, entry: Mapping[str, str], covers: Callable[[Mapping[str, str]], bool], since_ms: int) -> bool:
+        """Add an entry to the audit unless one there says the same: whether it was added. Atomic, so that of several
+        keepers one tells.
+
+        Args:
+            covers: whether an entry that is there makes this one superfluous.
+            since_ms: entries before this instant (server time) do not count.
+
+        Raises:
+            RetryLater, NeedsHuman: it is not known to be there.
+        """
+        ...
+
+    async def tidy_roster(self, silent_s: float) -> int:
+        """Remove from the roster whoever has been silent for so long and left no hash; how many."""
         ...
 
     async def close(self) -> None:

@@ -147,6 +147,20 @@ class Fleet:
         """A pod's own voice, by which it proves that it still hears."""
         return f"skillbus:{self.name}:echo:{pod_id}"
 
+    def keeper_echo_channel(self, keeper: str) -> str:
+        """A keeper's own voice. No pod's name holds a colon, so it is nobody else's."""
+        return f"skillbus:{self.name}:echo:keeper:{keeper}"
+
+    @property
+    def kill_pattern(self) -> str:
+        """A glob of the kill channels of every group and pod. No name of a fleet holds a glob's own characters."""
+        return f"{self.scope.kill_channel}:*"
+
+    def of_kill_channel(self, channel: str) -> Scope | None:
+        """The scope whose kill channel this is, or None."""
+        kill = self.scope.kill_channel
+        return self.of_suffix(channel.removeprefix(kill)) if channel.startswith(kill) else None
+
     @staticmethod
     def of_epoch_key(key: str) -> str | None:
         """The fleet whose fleet-wide epoch ``key`` is, or None. For listing the fleets of a Redis."""

@@ -1,4 +1,4 @@
-"""Sets the stage: a folder, an embedded Redis, the organisation's server, five pods; and clears it away again."""
+"""Sets the stage: a folder, a Redis, the organisation's server, five pods, a console; and clears it away again."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from skillbus.control.reset import arm
 from skillbus.control.status import status
 from skillbus.core.roster import Life
 from skillbus.core.scope import Fleet
+from skillbus.demo.console import DemoConsole
 from skillbus.demo.fleet import FLEET, DemoPod
 from skillbus.demo.source import SkillsServer
 from skillbus.demo.story import Step, Story
@@ -37,6 +38,7 @@ class Stage:
     redis: EmbeddedBus
     server: SkillsServer
     pods: list[DemoPod]
+    console: DemoConsole
 
     def operator(self) -> OperatorBus:
         """A connection with an operator's rights."""
@@ -58,7 +60,7 @@ def example_skills() -> list[Path]:
 
 
 @contextmanager
-def stage(port: int) -> Iterator[Stage]:
+def stage(port: int, console_port: int = 0) -> Iterator[Stage]:
     """Set the stage, and leave nothing of it behind: no process, no port, no file."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="skillbus-demo-")))
@@ -70,11 +72,15 @@ def stage(port: int) -> Iterator[Stage]:
         server.start()
         stack.callback(server.stop)
         pods = [DemoPod(folder, f"pod-{n}", redis.url, server.manifest_url) for n in range(1, PODS_COUNT + 1)]
-        set_up = Stage(folder, redis, server, pods)
+        console = DemoConsole(folder, redis.url, console_port)
+        set_up = Stage(folder, redis, server, pods, console)
         asyncio.run(_arm(set_up))
+        stack.callback(console.end)
+        console.start()
         for pod in pods:
             stack.callback(pod.end)
             pod.start()
+        console.await_url()
         yield set_up
 
 

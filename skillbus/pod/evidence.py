@@ -10,11 +10,12 @@ from skillbus.core.outcome import Outcome
 from skillbus.core.text import harmless
 from skillbus.pod.drill import Drills
 from skillbus.pod.identity import Identity
+from skillbus.pod.server_time import ServerTime
 from skillbus.pod.switch import Standing, Switch
 
 
-class Evidence:
-    """Server time, as carried on by the boot-time clock, and the account of passes.
+class Evidence(ServerTime):
+    """Server time, and the account of passes.
 
     Attributes:
         last_error: what the last attempt to reach Redis said; empty after a good one.
@@ -30,11 +31,9 @@ class Evidence:
     """
 
     def __init__(self, identity: Identity, clock: Clock, lease_s: float) -> None:
+        super().__init__(clock)
         self.identity = identity
-        self._clock = clock
         self._lease_s = lease_s
-        self._server_ms: int | None = None
-        self._server_ms_at_s = 0.0
         self._started_at_s = clock.now_s()
         self.last_error = ""
         self.last_pass: PassLine | None = None
@@ -47,33 +46,9 @@ class Evidence:
         self.doing = ""
         self.is_watched = False
 
-    def note_server_ms(self, server_ms: int, sent_at_s: float) -> None:
-        """The server told its time, in the answer to a request sent at ``sent_at_s`` (boot-time clock).
-
-        It read its clock after that instant, so ours runs ahead by the way there at most. Ahead is the honest side: no
-        pod claims to have been quiet, or its lease to have ended, earlier than it was.
-        """
-        self._server_ms = server_ms
-        self._server_ms_at_s = sent_at_s
-
     def note_doing(self, text: str) -> None:
         """The pass in flight says what it is at. From any thread: it is one assignment."""
         self.doing = harmless(text, DOING_LIMIT)
-
-    @property
-    def contact_at_ms(self) -> int:
-        """Server time of its last good answer; 0 while there was none."""
-        return self._server_ms or 0
-
-    def now_ms(self) -> int:
-        """Server time now, milliseconds; 0 while no server ever told its own."""
-        return self.ms_at(self._clock.now_s())
-
-    def ms_at(self, at_s: float | None) -> int:
-        """Server time at an instant of the boot-time clock; 0 if there is none, or none was ever told."""
-        if self._server_ms is None or at_s is None:
-            return 0
-        return self._server_ms + round((at_s - self._server_ms_at_s) * 1000)
 
     @property
     def last_drill_at_ms(self) -> int:

@@ -15,10 +15,10 @@ from skillbus.core.text import harmless
 from skillbus.errors import BusUnreachable, SkillbusError
 from skillbus.pod.evidence import Evidence
 from skillbus.pod.inventory import Inventory
+from skillbus.pod.listening import Ears
 from skillbus.pod.policy import PolicyFile
 from skillbus.pod.recorder import Recorder
 from skillbus.pod.switch import Switch
-from skillbus.pod.watch import Ears
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ from skillbus.core.text import harmless
 from skillbus.errors import PassAborted, RateLimited, SkillbusError
 from skillbus.pod.evidence import Evidence
 from skillbus.pod.inventory import Inventory
+from skillbus.pod.listening import Ears
 from skillbus.pod.policy import check_environment
 from skillbus.pod.switch import Switch
-from skillbus.pod.watch import Ears
 
 log = logging.getLogger(__name__)
 

@@ -31,12 +31,13 @@ from skillbus.pod.evidence import Evidence
 from skillbus.pod.heartbeat import Beating, keep_lease
 from skillbus.pod.identity import Identity
 from skillbus.pod.inventory import Inventory
+from skillbus.pod.listening import Ears
 from skillbus.pod.loop import Ended, Loop, until_ended
 from skillbus.pod.policy import check_environment
 from skillbus.pod.recorder import Recorder
 from skillbus.pod.switch import Standing, Switch
 from skillbus.pod.tombstone import Tombstones
-from skillbus.pod.watch import Ears, Watch
+from skillbus.pod.watch import Watch
 from skillbus.settings import PodSettings, http_address
 
 log = logging.getLogger(__name__)

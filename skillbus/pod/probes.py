@@ -20,8 +20,8 @@ from skillbus.core.metrics import CONTENT_TYPE, Figures, exposition
 from skillbus.core.text import harmless
 from skillbus.errors import BadSettings
 from skillbus.pod.evidence import Evidence
+from skillbus.pod.listening import Ears
 from skillbus.pod.switch import Switch
-from skillbus.pod.watch import Ears
 
 log = logging.getLogger(__name__)
 

@@ -9,25 +9,59 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
 
 from skillbus.clock import Clock
-from skillbus.core.latch import Drop, Keep, Obeyed, Restore
-from skillbus.core.ports import Bus, Write
+from skillbus.core.latch import Action, Drop, Keep, Memory, Obeyed, Restore
+from skillbus.core.orders import KillRecord
+from skillbus.core.ports import Records, Write, WriteAnswer
 from skillbus.core.scope import Scope
 from skillbus.core.text import harmless
 from skillbus.errors import BusNotReady, SkillbusError
-from skillbus.pod.switch import Switch
+from skillbus.pod.retry import endless
 from skillbus.pod.tombstone import Tombstones
 
 log = logging.getLogger(__name__)
 
 
-class Recorder:
-    """Carries out the switch's actions, in order, for as long as the pod lives."""
+class Remembers(Protocol):
+    """Who knows the kills that are to be recorded: a pod's switch, or what a keeper keeps.
 
-    def __init__(self, switch: Switch, bus: Bus, tombstones: Tombstones, clock: Clock) -> None:
+    Attributes:
+        actions: what is still to be done, in order.
+    """
+
+    actions: deque[Action]
+
+    @property
+    def memory(self) -> Memory:
+        """The kills that are obeyed, by scope."""
+        ...
+
+    def listen(self) -> asyncio.Event:
+        """An event of the running loop that is set at every change. Whoever waits for it clears it."""
+        ...
+
+    def settle(self, scope: Scope, record: KillRecord, epoch: int, *, stored: bool) -> None:
+        """An attempt to write a record answered."""
+        ...
+
+    def lift(self, scope: Scope) -> None:
+        """A write was refused by the epoch rule: the kill of ``scope`` was reset meanwhile."""
+        ...
+
+
+class Recorder:
+    """Carries out the actions of a switch (or a keeper), in order, for as long as its owner lives.
+
+    Attributes:
+        latch_durable: whether every tombstone has reached the disk.
+        on_answer: called with each answer to an attempt to write a scope's record, before it is acted upon.
+    """
+
+    def __init__(self, switch: Remembers, bus: Records, tombstones: Tombstones, clock: Clock) -> None:
         self._switch = switch
         self._bus = bus
         self._tombstones = tombstones
@@ -38,6 +72,7 @@ class Recorder:
         self._flushing = threading.Lock()
         self._handing = threading.Lock()  # for _pending, which the loop fills and a thread empties; never held over I/O
         self.latch_durable = True
+        self.on_answer: Callable[[Scope, WriteAnswer], None] = lambda scope, answer: None
 
     async def run(self) -> None:
         """Act on every change, until cancelled. What is on its way to the disk is finished first."""
@@ -113,12 +148,7 @@ class Recorder:
             self._writers[obeyed.scope] = group.create_task(self._persist(obeyed.scope))
 
     async def _persist(self, scope: Scope) -> None:
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(SkillbusError),
-            wait=wait_random_exponential(multiplier=0.05, max=2.0),
-            sleep=self._clock.sleep,
-        )
-        async for attempt in retrying:
+        async for attempt in endless(self._clock, 0.05):
             with attempt:
                 await self._try(scope)
 
@@ -139,6 +169,7 @@ class Recorder:
             # Another order was heard meanwhile, perhaps behind a reset: this answer says nothing about it.
             await self._try(scope)
             return
+        self.on_answer(scope, answer)
         if answer.write is Write.SUPERSEDED:
             log.warning("record not written: the scope was reset since scope=%s", scope)
             self._switch.lift(scope)

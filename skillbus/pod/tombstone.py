@@ -12,14 +12,14 @@ from pathlib import Path
 
 from skillbus.core.latch import Obeyed
 from skillbus.core.orders import KillRecord
-from skillbus.core.scope import Scope
+from skillbus.core.scope import Fleet, Scope
 from skillbus.errors import DiskRefused
 
 _LIMIT = 16 * 1024
 
 
 class Tombstones:
-    """The tombstones of one pod. ``~`` separates the parts of a file's name: no fleet, group or pod can contain it."""
+    """The tombstones of one pod, or of one keeper. ``~`` separates the parts of a file's name: no fleet, group or pod can contain it."""
 
     def __init__(self, state_dir: Path, pod_id: str) -> None:
         self._folder = state_dir / "tombstones"
@@ -56,6 +56,17 @@ class Tombstones:
             found.append(_parse(scope, raw))
         return found
 
+    def load_all(self, fleet: Fleet) -> list[Obeyed]:
+        """The same for every scope of the fleet: a keeper's, who belongs to none and keeps them all.
+
+        Raises:
+            OSError: the folder cannot be listed.
+        """
+        prefix = f"{fleet.name}~{self._pod_id}~"
+        names = [path.stem.removeprefix(prefix) for path in self._folder.glob("*.json") if path.stem.startswith(prefix)]
+        scopes = (fleet.of_suffix(_suffix(*name.partition("~")[::2])) for name in sorted(names))
+        return self.load(tuple(scope for scope in scopes if scope is not None))
+
     def keep(self, obeyed: Obeyed) -> None:
         """Write the tombstone of ``obeyed``.
 
@@ -77,6 +88,10 @@ class Tombstones:
 
     def _path(self, scope: Scope) -> Path:
         return self._folder / f"{scope.fleet}~{self._pod_id}~{scope.kind}~{scope.name}.json"
+
+
+def _suffix(kind: str, name: str) -> str:
+    return f":{kind}:{name}" if name else ""
 
 
 def _parse(scope: Scope, raw: bytes) -> Obeyed:

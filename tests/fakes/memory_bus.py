@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from skillbus.bus.redis_bus import HASH_TTL_S, LASTING_TTL_S
 from skillbus.clock import Clock
@@ -47,6 +48,7 @@ class MemoryStore:
         read_only: a replica, or a master that was demoted.
         refusal: the words with which it refuses every write; empty: it takes them.
         published: every ``(channel, payload)`` so far.
+        audit: control's stream: ``(server time in ms, entry)``.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -60,6 +62,7 @@ class MemoryStore:
         self.read_only = False
         self.refusal = ""
         self.published: list[tuple[str, bytes]] = []
+        self.audit: list[tuple[int, dict[str, str]]] = []
         self.subscriptions: list[MemorySubscription] = []
         self._began_at_s = clock.now_s()
 
@@ -107,6 +110,7 @@ class MemoryStore:
         self.hashes.clear()
         self._expire_at_s.clear()
         self.roster.clear()
+        self.audit.clear()
 
     def evidence(self, fleet: Fleet, pod_id: str) -> dict[str, Heartbeat]:
         """A pod's hash, by incarnation."""
@@ -169,12 +173,13 @@ class MemoryStore:
 class MemorySubscription:
     """One subscriber connection. The confirmations lie in it first, each waiting to be got."""
 
-    def __init__(self, store: MemoryStore, bus: MemoryBus, channels: Sequence[str]) -> None:
+    def __init__(self, store: MemoryStore, bus: MemoryBus, channels: Sequence[str], patterns: Sequence[str]) -> None:
         self._store = store
         self._bus = bus
-        self._channels = frozenset(channels)
+        self._channels = frozenset((*channels, *patterns))
+        self._patterns = tuple(patterns)
         self._confirmed: set[str] = set()
-        self._queue: deque[str | Message] = deque(channels)
+        self._queue: deque[str | Message] = deque((*channels, *patterns))
         self._arrived = asyncio.Event()
         self._broken = False
         store.subscriptions.append(self)
@@ -186,7 +191,7 @@ class MemorySubscription:
 
     def deliver(self, channel: str, payload: bytes) -> int:
         """A message for this connection; 1 if it listens to that channel, whether it hears or not."""
-        if channel not in self._channels:
+        if channel not in self._channels and not any(fnmatchcase(channel, pattern) for pattern in self._patterns):
             return 0
         if not self._bus.deaf:
             self._queue.append(Message(channel, payload))
@@ -253,11 +258,11 @@ class MemoryBus:
             if subscription._bus is self:
                 subscription.break_off()
 
-    async def subscribe(self, channels: Sequence[str]) -> MemorySubscription:
+    async def subscribe(self, channels: Sequence[str], patterns: Sequence[str] = ()) -> MemorySubscription:
         """Open a subscriber connection; confirmations are yet to come."""
         self.calls.append("subscribe")
         await self._reach()
-        return MemorySubscription(self._store, self, channels)
+        return MemorySubscription(self._store, self, channels, patterns)
 
     async def read(self, scopes: Sequence[Scope]) -> Reading:
         """Read every scope afresh."""

@@ -51,12 +51,14 @@ USERS = [
     user(Role.TENANT_POD, "tenant-one", "one", ("eu",)),
     user(Role.BOT, "bot"),
     user(Role.KEEPER, "keeper"),
+    user(Role.CONSOLE, "console"),
     user(Role.VIEWER, "viewer"),
     user(Role.OPERATOR, "operator"),
     user(Role.ADMIN, "admin"),
 ]
 PODS = ["pod-one", "pod-shared", "tenant-one"]
-CANNOT_UNDO = [*PODS, "bot", "keeper", "viewer", "operator"]
+KEEPERS = ["keeper", "console"]
+CANNOT_UNDO = [*PODS, "bot", *KEEPERS, "viewer", "operator"]
 ROOT = f"user root reset on #{sha256('root')} ~* &* +@all\n"
 
 
@@ -192,7 +194,7 @@ def write_record(client: RawClient, record: str, epoch: str) -> None:
     assert client.call("EXEC") == [1, b"why"]
 
 
-@pytest.mark.parametrize("name", ["pod-one", "pod-shared", "keeper"])
+@pytest.mark.parametrize("name", ["pod-one", "pod-shared", *KEEPERS])
 def test_a_pod_or_keeper_can_write_every_record_of_its_scopes(server: RealServer, name: str) -> None:
     """Fleet, group and pod: whoever hears a kill of a scope can make it durable."""
     with logged_in(server, name) as pod:
@@ -208,7 +210,9 @@ def test_a_tenant_can_stop_nobody_else(server: RealServer) -> None:
         assert attempt(tenant, "SETNX", POD_RECORD, "x") == "ok"
 
 
-@pytest.mark.parametrize(("name", "stream"), [("bot", f"{AUDIT}:bot:bot"), ("operator", AUDIT), ("admin", AUDIT)])
+@pytest.mark.parametrize(
+    ("name", "stream"), [("bot", f"{AUDIT}:bot:bot"), ("operator", AUDIT), ("console", AUDIT), ("admin", AUDIT)]
+)
 def test_who_may_stop_can_stop_every_scope(server: RealServer, name: str, stream: str) -> None:
     """SETNX, PUBLISH, XADD, WAIT and the reading back, for each scope; a second kill is no error."""
     with logged_in(server, name) as hand:
@@ -224,7 +228,7 @@ def test_who_may_stop_can_stop_every_scope(server: RealServer, name: str, stream
         assert attempt(hand, "TIME") == "ok"
 
 
-@pytest.mark.parametrize("name", ["viewer", "operator", "admin", "keeper"])
+@pytest.mark.parametrize("name", ["viewer", "operator", "admin", *KEEPERS])
 def test_who_may_look_sees_everything_of_the_fleet(server: RealServer, name: str) -> None:
     """Records, epochs, roster, evidence, audit, and every channel, also by pattern."""
     with logged_in(server, "root") as root:
@@ -262,25 +266,44 @@ def test_an_admin_can_reset_and_arm(server: RealServer) -> None:
         assert attempt(admin, "ZREM", ROSTER, "gone") == "ok"
 
 
-def test_a_keeper_can_keep(server: RealServer) -> None:
-    """It hears everything with an echo of its own, audits what it restores, and clears the roster."""
-    with logged_in(server, "keeper") as keeper:
-        for words in (
-            ("XADD", AUDIT, "*", "what", "restored"),
-            ("ZREM", ROSTER, "gone"),
-            ("ZREMRANGEBYSCORE", ROSTER, "-inf", 1),
-            ("PUBLISH", "skillbus:prod:echo:keeper", "e1"),
-            ("SUBSCRIBE", KILL, "skillbus:prod:echo:keeper"),
-        ):
+@either_default
+@pytest.mark.parametrize("name", KEEPERS)
+def test_a_keeper_can_keep(server: RealServer, name: str) -> None:
+    """It hears every kill with an echo of its own, tells what it heard once, and clears the roster."""
+    echo = "skillbus:prod:echo:keeper:host-1"
+    with logged_in(server, name) as keeper, logged_in(server, name) as ears, logged_in(server, "operator") as hand:
+        ears.send("SUBSCRIBE", KILL, echo)
+        assert [ears.read(), ears.read()] == [[b"subscribe", KILL.encode(), 1], [b"subscribe", echo.encode(), 2]]
+        ears.send("PSUBSCRIBE", f"{KILL}:*")
+        assert ears.read() == [b"psubscribe", f"{KILL}:*".encode(), 3]
+        assert keeper.call("PUBLISH", echo, "e1") == 1
+        assert ears.read() == [b"message", echo.encode(), b"e1"]
+        assert hand.call("PUBLISH", POD_KILL, "stop") == 1
+        assert ears.read() == [b"pmessage", f"{KILL}:*".encode(), POD_KILL.encode(), b"stop"]
+        assert keeper.call("WATCH", AUDIT) == b"OK"
+        for words in (("MULTI",), ("XADD", AUDIT, "MAXLEN", "~", 100000, "*", "kind", "restored")):
+            keeper.call(*words)
+        assert keeper.call("EXEC") is not None  # a nil would say that somebody else wrote meanwhile
+        for words in (("ZREM", ROSTER, "gone"), ("ZREMRANGEBYSCORE", ROSTER, "-inf", 1)):
             assert attempt(keeper, *words) == "ok", words
+
+
+@pytest.mark.parametrize("name", CANNOT_UNDO)
+def test_nobody_has_a_keepers_voice_but_keepers(server: RealServer, name: str) -> None:
+    """Neither pods, bots nor operators; and a keeper has no pod's."""
+    with logged_in(server, name) as client:
+        spoke = attempt(client, "PUBLISH", "skillbus:prod:echo:keeper:host-1", "e1")
+        assert spoke == ("ok" if name in (*KEEPERS, "pod-shared") else "NOPERM")
+        if name in KEEPERS:
+            assert attempt(client, "PUBLISH", ECHO, "e1") == "NOPERM"
 
 
 @either_default
 def test_drill_and_sync_are_an_operators(server: RealServer) -> None:
-    """Operator and admin rehearse and sync; bot, viewer, keeper and pods do not."""
+    """Operator, console and admin rehearse and sync; bot, viewer, keeper and pods do not."""
     for one in USERS:
         with logged_in(server, one.name) as client:
-            expected = "ok" if one.role in {Role.OPERATOR, Role.ADMIN} else "NOPERM"
+            expected = "ok" if one.role in {Role.OPERATOR, Role.CONSOLE, Role.ADMIN} else "NOPERM"
             assert [attempt(client, "PUBLISH", channel, "{}") for channel in (DRILL, SYNC)] == [expected] * 2
 
 
@@ -298,7 +321,7 @@ NAMES = {
     "S": [SKILLS],
     "C": [KILL],
 }
-LOOKERS = {"viewer", "operator", "keeper", "admin"}
+LOOKERS = {"viewer", "operator", *KEEPERS, "admin"}
 
 
 @either_default
@@ -432,7 +455,7 @@ def test_a_pod_answers_a_drill(server: RealServer, name: str) -> None:
         assert [attempt(pod, "PUBLISH", channel, "{}") for channel in (DRILL, SYNC, KILL)] == ["NOPERM"] * 3
 
 
-@pytest.mark.parametrize("name", ["viewer", "operator", "admin", "keeper"])
+@pytest.mark.parametrize("name", ["viewer", "operator", "admin", *KEEPERS])
 def test_who_may_look_can_call_a_doctor(server: RealServer, name: str) -> None:
     """Who one is, how many hear a channel, INFO, ROLE and TTL; what others may do, and CONFIG, stay hidden."""
     with logged_in(server, name) as eyes:

@@ -37,7 +37,7 @@ def test_every_role_logs_in_with_what_was_printed(real_server_binary: ServerBina
     assert ran.code == 0, ran
     assert ran.out.splitlines()[0] == "user default off"
     names = [line.split()[1] for line in ran.out.splitlines()]
-    assert names == ["default", "pod-one", "tenant-pod-one", "bot", "keeper", "viewer", "operator", "admin"]
+    assert names == ["default", "pod-one", "tenant-pod-one", "bot", "keeper", "console", "viewer", "operator", "admin"]
     words = passwords_in(ran.err)
     assert len(words) == len(set(words.values())) == len(Role)
     assert not any(word in ran.out for word in words.values())

@@ -11,3 +11,4 @@ def test_the_demo_tells_its_whole_story() -> None:
     assert told.code == 0, told
     assert told.json["ok"] is True
     assert len(told.json["steps"]) >= 7
+    assert told.json["console"].startswith("http://127.0.0.1:")

@@ -51,10 +51,10 @@ def start(folder: Path, given: dict[str, str]) -> subprocess.CompletedProcess[st
     )
 
 
-def test_it_starts_a_redis_and_three_pods() -> None:
-    """``up`` starts Redis and the pods; the hands of operator and admin wait for ``run``."""
+def test_it_starts_a_redis_three_pods_and_a_console() -> None:
+    """``up`` starts Redis, the pods and the console; the hands of operator and admin wait for ``run``."""
     started = [name for name, service in SERVICES.items() if "profiles" not in service]
-    assert started == ["redis", *PODS]
+    assert started == ["redis", *PODS, "console"]
     assert [name for name in SERVICES if name not in started] == ["operator", "admin"]
 
 
@@ -85,7 +85,7 @@ def test_redis_listens_to_this_machine_alone() -> None:
 def test_no_password_is_in_the_file() -> None:
     """Every password is a variable that must be set, and says so when it is not."""
     found = re.findall(r"^\s+SKILLBUS_\w*PASSWORD: (.*)$", TEXT, flags=re.MULTILINE)
-    assert len(found) == len(Role) + 3
+    assert len(found) == len(Role) + 4
     assert all(re.fullmatch(r"\$\{SKILLBUS_\w+_PASSWORD:\?set a password for .+\}", value) for value in found)
 
 
@@ -100,6 +100,16 @@ def test_a_pod_has_a_name_a_memory_and_few_rights(name: str) -> None:
     assert (pod["read_only"], pod["cap_drop"], pod["restart"]) == (True, ["ALL"], "unless-stopped")
 
 
+def test_the_console_undoes_nothing_and_is_reached_from_this_machine_alone() -> None:
+    """Its user is ``console``, which cannot reset; its port is bound to loopback; its memory outlives it."""
+    console = SERVICES["console"]
+    assert console["environment"]["SKILLBUS_REDIS_USERNAME"] == "console"
+    assert not [name for name in console["environment"] if "ADMIN" in name]
+    assert all(port.startswith("127.0.0.1:") for port in console["ports"])
+    assert "console-state:/var/lib/skillbus" in console["volumes"]
+    assert (console["read_only"], console["cap_drop"]) == (True, ["ALL"])
+
+
 @pytest.mark.parametrize("name", [name for name in SERVICES if name != "redis"])
 def test_every_command_is_one_that_skillbus_has(name: str) -> None:
     """The real parser accepts each service's command."""
@@ -109,7 +119,7 @@ def test_every_command_is_one_that_skillbus_has(name: str) -> None:
 def test_the_commands_of_the_comment_are_ones_that_skillbus_has() -> None:
     """What a person copies from the top of the file parses too."""
     found = re.findall(r"^# +docker compose run --rm (operator|admin) (.+)$", TEXT, flags=re.MULTILINE)
-    assert [service for service, _ in found] == ["admin", "operator", "operator", "operator", "admin"]
+    assert [service for service, _ in found] == ["admin", "operator", "operator", "operator", "operator", "admin"]
     for _, words in found:
         parse([word.strip('"') for word in re.findall(r'"[^"]*"|\S+', words)])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from skillbus.bus.operator_bus import OperatorBus
@@ -23,7 +25,7 @@ def killed(redis: Redis, scope: Scope = FLEET) -> None:
     redis.hand.set(scope.killed_key, RECORD.to_bytes())
 
 
-def reset(bus: OperatorBus, scope: Scope = FLEET, **more: bool) -> Reset:
+def reset(bus: OperatorBus, scope: Scope = FLEET, **more: Any) -> Reset:
     """A reset of ours."""
     return Reset(bus, scope, reason="mended", by="admin", **more)
 

@@ -18,6 +18,7 @@ from skillbus.core.ports import Checkpoint
 from skillbus.errors import NeedsHuman, PassAborted
 from skillbus.foreground import _Runner
 from skillbus.pod.identity import Identity
+from skillbus.pod.listening import Listener
 from skillbus.pod.pod import Pod
 from skillbus.pod.watch import Watch
 from skillbus.settings import PodSettings
@@ -212,7 +213,7 @@ def test_a_task_that_ends_by_itself_breaks_the_pod(tmp_path: Path, monkeypatch: 
     """Not silently: it latches, says so in its last beat, and names the task."""
 
     async def run(watch: Watch) -> None:
-        subscription = await watch._established()
+        subscription = await Listener(watch, watch._ears, watch._clock)._established()
         await subscription.close()
         await asyncio.sleep(0.2)
         if how == "is cancelled":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from skillbus.cli.status import headline
 from skillbus.control.status import Status
+from skillbus.control.telling import headline
 from skillbus.core.heartbeat import CauseLine, Heartbeat
 from skillbus.core.latch import State
 from skillbus.core.orders import KillRecord
