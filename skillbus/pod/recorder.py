@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
@@ -23,6 +25,10 @@ from skillbus.pod.tombstone import Tombstones
 
 log = logging.getLogger(__name__)
 
+_LEAVES_WITHIN_S = 0.05
+"""Seconds that a write waits for the urgent heartbeat to leave, whose reading may save it. That leaves within a turn or
+two of the loop, unless something (a policy file on a slow disk) keeps it: no record waits for that."""
+
 
 class Recorder:
     """Carries out the switch's actions, in order, for as long as the pod lives."""
@@ -35,6 +41,9 @@ class Recorder:
         self._writers: dict[Scope, asyncio.Task[None]] = {}
         self._pending: dict[Scope, Keep | Drop] = {}
         self._dirty = asyncio.Event()
+        self._asked: tuple[Obeyed, ...] = ()
+        self._left = asyncio.Event()
+        self._answered = asyncio.Event()
         self._flushing = threading.Lock()
         self._handing = threading.Lock()  # for _pending, which the loop fills and a thread empties; never held over I/O
         self.latch_durable = True
@@ -107,12 +116,39 @@ class Recorder:
 
     # -- records --------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def reading(self) -> Iterator[tuple[Obeyed, ...]]:
+        """A heartbeat leaves and is answered, or not: what had been heard before it left, which its reading settles.
+
+        Most pods hear an order that is recorded already. Their heartbeat tells of it and reads the record in the same
+        round trip, and none of their own is needed for that.
+        """
+        asked = self._asked = self._switch.unsettled()
+        answered = self._answered = asyncio.Event()
+        self._left.set()
+        try:
+            yield asked
+        finally:
+            answered.set()
+
+    async def _read_by_beat(self, scope: Scope) -> None:
+        """Wait for the answer of a heartbeat that left after the order for ``scope`` was heard, if one is leaving."""
+        obeyed = self._switch.memory.obeyed.get(scope)
+        if obeyed is None or obeyed.epoch is not None:
+            return
+        if obeyed not in self._asked:
+            self._left.clear()
+            await self._clock.wait(self._left, _LEAVES_WITHIN_S)
+        if obeyed in self._asked:
+            await self._answered.wait()
+
     def _write(self, group: asyncio.TaskGroup, obeyed: Obeyed) -> None:
         writer = self._writers.get(obeyed.scope)
         if writer is None or writer.done():
             self._writers[obeyed.scope] = group.create_task(self._persist(obeyed.scope))
 
     async def _persist(self, scope: Scope) -> None:
+        await self._read_by_beat(scope)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(SkillbusError),
             wait=wait_random_exponential(multiplier=0.05, max=2.0),
