@@ -19,8 +19,8 @@ from bench.fleet_wire import packed
 from skillbus.bus.bulk import Cutter
 from skillbus.core.orders import KillOrder
 
-_CONNECTING = 200
-"""Connections opened at the same time: fewer than a listening socket queues."""
+_CONNECTING = 50
+"""Connections opened at the same time: few enough that none waits for its turn until it gives up."""
 
 
 class Stream(asyncio.Protocol):

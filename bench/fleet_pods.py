@@ -34,6 +34,7 @@ from skillbus.core.text import harmless
 FLEET = Fleet("bench")
 HEARTBEAT_S = 2.0
 LEASE_S = 6.0
+_CONNECTING = 50
 _RECORDER_S = 0.05
 """A pod whose heartbeat is on its way for so long when it hears an order asks for the record first (recorder.py)."""
 
@@ -328,9 +329,11 @@ def main(url: str, first: int, count: int) -> None:
             getattr(pod, line)()
         say(event=line)
 
-    for pod in pods:
-        pod.open(url)
-        while not pod.ready:
+    for start in range(0, count, _CONNECTING):
+        some = pods[start : start + _CONNECTING]
+        for pod in some:
+            pod.open(url)
+        while not all(pod.ready for pod in some):
             loop.turn()
     say(event="ready")
     Lines(loop, hear)
