@@ -95,7 +95,7 @@ class Bare:
     async def _listen(self, url: str) -> None:
         from redis.asyncio import Redis
 
-        pubsub = Redis.from_url(url).pubsub()
+        pubsub = Redis.from_url(url, socket_timeout=60, socket_connect_timeout=60).pubsub()  # thousands at a time
         await pubsub.subscribe(self._channel)
         async for message in pubsub.listen():
             if message["type"] == "subscribe":

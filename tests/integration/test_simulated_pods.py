@@ -15,7 +15,8 @@ import pytest
 
 from bench.fleet_pods import FLEET
 from skillbus.core.latch import State
-from tests.pods import Complaining, WatchedPod, eventually, order
+from skillbus.core.orders import KillOrder, iso
+from tests.pods import Complaining, WatchedPod, eventually
 from tests.servers import RawClient, RealServer
 
 REAL, SIMULATED = "pod-99999", "pod-00000"
@@ -34,6 +35,13 @@ def simulated(url: str) -> Iterator[None]:
             yield
         finally:
             pod.kill()
+
+
+def kill(server: RealServer) -> None:
+    """As ``skillbus kill`` does it."""
+    order = KillOrder(id="k" * 32, at=iso(1), by="test", via="cli", reason="a test")
+    server.cli("SETNX", FLEET.scope.killed_key, order.record(fallback_id="", now_ms=0).to_bytes())
+    server.publish(FLEET.scope.kill_channel, order.to_bytes())
 
 
 class Monitor:
@@ -105,7 +113,7 @@ def test_a_simulated_pod_is_seen_as_a_real_one_is(real_server: RealServer, tmp_p
         try:
             monitor.until_beats(dict.fromkeys((REAL, SIMULATED), 3))  # armed by now, and the pass has been told
             if kind == "killed":
-                order(real_server, FLEET.scope, record_id="k" * 32)
+                kill(real_server)
             seen = monitor.until_beats(dict.fromkeys((REAL, SIMULATED), 3))
         finally:
             monitor.close()
