@@ -50,7 +50,7 @@ Row = tuple[str, float, float]
 
 
 class Crowd:
-    """Simulated pods, or subscribers, in several processes (bench/fleet_pods.py)."""
+    """Simulated pods, or subscribers, in several processes (bench/fleet_pods.py, bench/fleet_listeners.py)."""
 
     def __init__(self, kind: str, url: str, count: int) -> None:
         self.count = count
@@ -58,7 +58,8 @@ class Crowd:
         self._processes = []
         for n in range(PROCESSES):
             share = each if n else count - each * (PROCESSES - 1)
-            words = [sys.executable, "-m", "bench.fleet_pods", kind, url, str(n * count), str(share)]
+            words = ["bench.fleet_pods"] if kind == "pods" else ["bench.fleet_listeners", kind]
+            words = [sys.executable, "-m", *words, url, str(n * count), str(share)]
             self._processes.append(
                 subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
             )

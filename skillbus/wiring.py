@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from skillbus.bus.connect import Endpoint
 from skillbus.clock import BootClock
-from skillbus.core.ports import Bus, Reconciler
 from skillbus.core.scope import Fleet
-from skillbus.pod.identity import Identity
-from skillbus.pod.pod import Pod
 from skillbus.settings import BusSettings, Settings, default_pod_id, without_secrets
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # An operator's verb loads no pod, and a pod no operator's bus.
     from skillbus.bus.operator_bus import OperatorBus
     from skillbus.console.console import Console
+    from skillbus.core.ports import Bus, Reconciler
+    from skillbus.pod.identity import Identity
+    from skillbus.pod.pod import Pod
     from skillbus.skills.options import SkillsOptions
 
 
@@ -136,6 +136,9 @@ def _spread(settings: Settings) -> Settings:
 
 def pod_of(settings: Settings, reconciler: Reconciler, *, work: str) -> Pod:
     """A pod around any reconciler. ``work`` says what it does, to tell pods on one host apart."""
+    from skillbus.pod.identity import Identity
+    from skillbus.pod.pod import Pod
+
     identity = Identity(
         fleet=Fleet(settings.bus.fleet),
         pod_id=settings.pod.pod_id or default_pod_id(work),

@@ -15,6 +15,7 @@ from typing import Any
 from redis import exceptions as wire
 
 from skillbus.bus.audit_streams import AUDIT_LIMIT, PAGE_COUNT, AuditRow, AuditStreams, rows_of
+from skillbus.bus.bulk import ask_many, pairs
 from skillbus.bus.connect import Client, Endpoint, error_of, translated
 from skillbus.bus.redis_bus import demand_master, queue_reads, reading_of
 from skillbus.bus.subscription import RedisSubscription
@@ -192,26 +193,28 @@ class OperatorBus:
 
     async def pod_ids(self) -> list[str]:
         """Every pod id in the roster. What cannot be the name of a pod is none, whoever put it there."""
+        command = ("ZRANGE", self.fleet.roster_key, "0", "-1")
         with translated(self.endpoint):
-            found = [_text(raw) for raw in await self._client.zrange(self.fleet.roster_key, 0, -1)]
-        return [name for name in found if NAME.fullmatch(name)]
+            (answer,) = await ask_many(self._client, [command], self.endpoint.timeout_s)
+        if isinstance(answer, Exception):
+            raise error_of(answer, self.endpoint)
+        return [name for name in map(_text, answer) if NAME.fullmatch(name)]
 
     async def heartbeats(self, pod_ids: Sequence[str]) -> tuple[int, dict[str, list[Heartbeat]]]:
-        """``(server time in ms, evidence by pod id)``. A pod without a hash has an empty list."""
+        """``(server time in ms, evidence by pod id)``. A pod without a hash has an empty list.
+
+        The time is that before the first was read: who beat while the others were read is not taken for silent.
+        """
         found: dict[str, list[Heartbeat]] = {}
         server_ms = await self.now_ms()
         for start in range(0, len(pod_ids), _CHUNK):
             chunk = pod_ids[start : start + _CHUNK]
+            commands = [("HGETALL", self.fleet.pod_key(pod_id)) for pod_id in chunk]
             with translated(self.endpoint):
-                async with self._client.pipeline(transaction=False) as pipe:
-                    pipe.time()
-                    for pod_id in chunk:
-                        pipe.hgetall(self.fleet.pod_key(pod_id))
-                    time, *hashes = await pipe.execute(raise_on_error=False)
-                denied = (answer for answer in hashes if isinstance(answer, wire.NoPermissionError))
-                if (error := time if isinstance(time, Exception) else next(denied, None)) is not None:
-                    raise error_of(error, self.endpoint)
-            server_ms = time[0] * 1000 + time[1] // 1000
+                hashes = await ask_many(self._client, commands, self.endpoint.timeout_s)
+            denied = next((answer for answer in hashes if isinstance(answer, wire.NoPermissionError)), None)
+            if denied is not None:
+                raise error_of(denied, self.endpoint)
             found |= {pod_id: _evidence(raw) for pod_id, raw in zip(chunk, hashes, strict=True)}
         return server_ms, found
 
@@ -384,7 +387,5 @@ def _text(raw: Any) -> str:
 
 
 def _evidence(raw: Any) -> list[Heartbeat]:
-    if isinstance(raw, Exception):
-        return []
-    parsed = (Heartbeat.parse(value) for value in raw.values())
+    parsed = (Heartbeat.parse(value) for value in pairs(raw).values())
     return [heartbeat for heartbeat in parsed if heartbeat is not None]

@@ -72,7 +72,8 @@ class RedisBus:
                 pipe.hset(key, heartbeat.incarnation, heartbeat.to_bytes().decode())
                 pipe.expire(key, LASTING_TTL_S if lasting else HASH_TTL_S)
                 pipe.hlen(key)
-                pipe.publish(self._fleet.echo_channel(pod_id), echo)
+                if echo:
+                    pipe.publish(self._fleet.echo_channel(pod_id), echo)
                 if hint:
                     pipe.publish(self._fleet.events_channel, pod_id)
                 answers = await pipe.execute(raise_on_error=False)

@@ -10,7 +10,7 @@ from skillbus.cli.console import stdout
 from skillbus.cli.holders import show_holders
 from skillbus.cli.options import FleetOption, OutputOption, RedisOption, settings_for
 from skillbus.control.telling import headline, life_of, why_of
-from skillbus.output import KILLED, Output, print_json, run_async, spoken
+from skillbus.output import KILLED, Output, print_json, run_async, spoken, unswept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,18 +55,23 @@ def status(
             from skillbus.cli.wall import watch as keep_watch
 
             run_async(keep_watch(settings, output))
-        seen = run_async(_look(settings))
-        if output is Output.JSON:
-            print_json("status", fields_of(seen))
-        else:
-            console = stdout()
-            console.print(headline(seen), markup=False, style="bold")
-            for line in kill_lines(seen):
-                console.print(line, markup=False)
-            if seen.pods:
-                console.print(_table(seen))
+        with unswept():
+            seen = run_async(_look(settings))
+            _print(seen, output)
         if exit_code and seen.fleet_record is not None:
             raise SystemExit(KILLED)
+
+
+def _print(seen: Status, output: Output) -> None:
+    if output is Output.JSON:
+        print_json("status", fields_of(seen))
+        return
+    console = stdout()
+    console.print(headline(seen), markup=False, style="bold")
+    for line in kill_lines(seen):
+        console.print(line, markup=False)
+    if seen.pods:
+        console.print(_table(seen))
 
 
 async def _look(settings: Settings) -> Status:

@@ -113,7 +113,7 @@ class Keeper:
         self._ears = Ears(clock, ECHO_S)
         # Not by its name: that follows the host's, and a keeper that comes back elsewhere must find what it left.
         self._tombstones = Tombstones(state_dir / "keeper", "keeper")
-        self._recorder = Recorder(self._kept, bus, self._tombstones, clock)
+        self._recorder = Recorder(self._kept, bus, self._tombstones, clock, has_beats=False)
         self._recorder.on_answer = self._answered
         self._accounts = Accounts(self.name, clock, self._time)
         self._beat_soon, self._survey_soon = asyncio.Event(), asyncio.Event()

@@ -12,17 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from skillbus.bus.operator_bus import OperatorBus
-from skillbus.bus.subscription import RedisSubscription
 from skillbus.clock import boottime_s
-from skillbus.control.following import Beats, hint, hints
+from skillbus.control.following import Beats, Pace
 from skillbus.core.certificate import Incarnation
 from skillbus.core.drill import DrillReport, Heard, asked_of, names_of, report_of
 from skillbus.core.orders import DrillOrder
 from skillbus.core.scope import Scope
 from skillbus.errors import RetryLater, SkillbusError
-
-_POLL_S = 0.5
-"""Seconds between looks at every missing pod, if no hint comes before."""
 
 _LOOK_BACK_PAGES = 10
 _NAMES_COUNT = 50
@@ -82,15 +78,11 @@ class Drill:
         """
         await self.bus.read([self.scope])  # A replica would take the message, and hand it to nobody who matters.
         order = DrillOrder(uuid.uuid4().hex, self.by, self.timeout_s, self.scope.label)
-        subscription = await hints(self.bus)
-        try:
+        async with Pace(self.bus) as pace:
             order_ms, receivers, drill_count, kill_count = await self.bus.drill(order.to_bytes())
             with suppress(SkillbusError):  # Whether the audit can be written, the result will say.
                 await self.bus.audit({"kind": "drill", **self._entry(order)})
-            report, not_seen = await self._follow(subscription, order, order_ms)
-        finally:
-            if subscription is not None:
-                await subscription.close()
+            report, not_seen = await self._follow(pace, order, order_ms)
         outcome = DrillOutcome(order, report, receivers, drill_count, kill_count, "", not_seen)
         try:
             audited: str | SkillbusError = await self.bus.audit({**self._entry(order), **_result(outcome)})
@@ -102,7 +94,7 @@ class Drill:
         return {"scope": self.scope.label, "by": self.by[:1024], "via": self.via, "id": order.id}
 
     async def _follow(
-        self, subscription: RedisSubscription | None, order: DrillOrder, order_ms: int
+        self, pace: Pace, order: DrillOrder, order_ms: int
     ) -> tuple[DrillReport | None, SkillbusError | None]:
         """``(the last report, why nothing was seen after it)``. None: nothing could be seen at all."""
         deadline_s = boottime_s() + self.timeout_s
@@ -111,8 +103,13 @@ class Drill:
         who: frozenset[Incarnation] | None = None
         ids: list[str] = []
         while True:
+            look_at_s = boottime_s()
             try:
-                now_ms = await self._beats.look(self.bus, await self.bus.pod_ids() if who is None else ids)
+                if who is None:
+                    ids = await self.bus.pod_ids()
+                    await pace.first(len(ids))
+                    look_at_s = boottime_s()
+                now_ms = await self._beats.look(self.bus, ids)
                 who = asked_of(order_ms, self._beats.known(), self.scope) if who is None else who
                 report = report_of(order, self.scope, order_ms, who, now_ms, self._beats.known())
                 self.on_progress(report)
@@ -121,10 +118,11 @@ class Drill:
                 not_seen = error
             except SkillbusError as error:
                 return report, error
+            look_s = boottime_s() - look_at_s if not_seen is None else None
             remaining_s = deadline_s - boottime_s()
             if (report is not None and not report.missing) or remaining_s <= 0:
                 return report, not_seen
-            await hint(subscription, min(_POLL_S, remaining_s))
+            await pace.again(len(ids), look_s, remaining_s)
 
 
 # -- the audit ---------------------------------------------------------------------------------------------------------

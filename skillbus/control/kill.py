@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,18 +17,14 @@ from typing import Any
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, stop_never, wait_random_exponential
 
 from skillbus.bus.operator_bus import OperatorBus, OrderAnswers
-from skillbus.bus.subscription import RedisSubscription
 from skillbus.clock import boottime_s, wall_ms
-from skillbus.control.following import Beats, hint, hints
+from skillbus.control.following import Beats, Pace
 from skillbus.control.held import held_by
 from skillbus.core.audit import Told, packed, told_of
 from skillbus.core.certificate import Certificate, Held, Incarnation, Proof, certify, expected
 from skillbus.core.orders import KillOrder, KillRecord, iso
 from skillbus.core.scope import Scope
 from skillbus.errors import BusUnreachable, RetryLater, SkillbusError
-
-_POLL_S = 0.5
-"""Seconds between looks at every missing pod: what fences a silent one is time, and time sends no event."""
 
 _AT_ONCE_S = 0.05
 """Seconds to wait for replicas before the proof, which must not wait for a slow one. Behind it there is time."""
@@ -240,15 +236,11 @@ class Kill:
     async def _proved(
         self, record: KillRecord, answers: OrderAnswers, read_ms: int
     ) -> tuple[Certificate | None, SkillbusError | None]:
-        subscription = await hints(self.bus)
-        try:
-            return await self._follow(subscription, record, answers, read_ms)
-        finally:
-            if subscription is not None:
-                await subscription.close()
+        async with Pace(self.bus) as pace:
+            return await self._follow(pace, record, answers, read_ms)
 
     async def _follow(
-        self, subscription: RedisSubscription | None, record: KillRecord, answers: OrderAnswers, read_ms: int
+        self, pace: Pace, record: KillRecord, answers: OrderAnswers, read_ms: int
     ) -> tuple[Certificate | None, SkillbusError | None]:
         """``(the last certificate, why nothing was seen after it)``. None: nothing could be seen at all."""
         order_ms = answers.server_ms or read_ms
@@ -258,27 +250,37 @@ class Kill:
         who: frozenset[Incarnation] | None = None
         ids: list[str] = []
         while True:
+            look_at_s = boottime_s()
             try:
                 if who is None:
                     ids = sorted({*await self.bus.pod_ids(), *self.expect})
+                    await self._wait(pace.first(len(ids)))
+                    look_at_s = boottime_s()
                 now_ms = await self._beats.look(self.bus, ids)
                 order_ms = order_ms or now_ms
                 who = expected(order_ms, self._beats.known(), self.scope) if who is None else who
-                certificate = self._certified(record, answers, order_ms, who, now_ms)
+                certificate = self._certified(record, answers, order_ms, who, now_ms, certificate)
                 self.on_progress(certificate)
                 ids, not_seen = _missing(certificate), None
             except RetryLater as error:
                 not_seen = error
             except SkillbusError as error:
                 return certificate, error
+            look_s = boottime_s() - look_at_s if not_seen is None else None
             remaining_s = deadline_s - boottime_s()
             is_over = certificate is not None and not certificate.unconfirmed
             if is_over or remaining_s <= 0 or self.enough.is_set():
                 return certificate, not_seen
-            await self._event(subscription, min(_POLL_S, remaining_s))
+            await self._wait(pace.again(len(ids), look_s, remaining_s))
 
     def _certified(
-        self, record: KillRecord, answers: OrderAnswers, order_ms: int, who: frozenset[Incarnation], now_ms: int
+        self,
+        record: KillRecord,
+        answers: OrderAnswers,
+        order_ms: int,
+        who: frozenset[Incarnation],
+        now_ms: int,
+        before: Certificate | None,
     ) -> Certificate:
         return certify(
             record,
@@ -290,11 +292,12 @@ class Kill:
             writable=not isinstance(answers.recorded, SkillbusError),
             timed=bool(answers.server_ms),
             roster=self.expect,
+            before=before,
         )
 
-    async def _event(self, subscription: RedisSubscription | None, timeout_s: float) -> None:
-        """Wait for a hint that some hash has changed, or until somebody has had enough."""
-        await self._until(asyncio.create_task(hint(subscription, timeout_s)))
+    async def _wait(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Until it is time to look, or somebody has had enough."""
+        await self._until(asyncio.create_task(rest))
 
 
 def _missing(certificate: Certificate) -> list[str]:

@@ -187,6 +187,7 @@ def certify(
     writable: bool = True,
     timed: bool = True,
     roster: frozenset[str] = frozenset(),
+    before: Certificate | None = None,
 ) -> Certificate:
     """The certificate as of ``now_ms``.
 
@@ -196,12 +197,17 @@ def certify(
         writable: whether the server takes writes. If not, silence proves nothing: a pod may beat in vain.
         timed: whether ``order_ms`` is the server's own word.
         roster: pods that somebody else's list names. Who is not among ``who`` gets a line of its own.
+        before: an earlier one of the same kill. Who was stopped in it is stopped.
     """
+    known = {} if before is None else {(line.pod_id, line.incarnation): line for line in before.of(Proof.STOPPED)}
     beats = {(pod_id, beat.incarnation): beat for pod_id, found in heartbeats.items() for beat in found}
     named = roster - {pod_id for pod_id, _ in who}
     reached = {pod_id: _last(pod_id, heartbeats.get(pod_id, ()), scope) for pod_id in named}
     asked = who | {(pod_id, last) for pod_id, last in reached.items() if last is not None}
-    lines = [_line(who_id, beats.get(who_id), record, order_ms, now_ms, writable) for who_id in sorted(asked)]
+    lines = [
+        known.get(who_id) or _line(who_id, beats.get(who_id), record, order_ms, now_ms, writable)
+        for who_id in sorted(asked)
+    ]
     lines += [
         Line(pod_id, "", Proof.UNKNOWN, 0.0, 0, 0, _not_reached(bool(heartbeats.get(pod_id)), scope))
         for pod_id, last in sorted(reached.items())

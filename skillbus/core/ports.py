@@ -206,6 +206,7 @@ class Bus(Records, Protocol):
         """``read``, and in the same round trip take the place in the roster, beat in the pod's hash, send an echo.
 
         Args:
+            echo: what to say on the pod's own channel; empty: nothing.
             hint: whether to tell watchers that the hash has changed.
             lasting: whether the hash must be there for days after its last beat, not for a minute: somebody in it
                 could not vouch for the end of its work.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from skillbus.clock import Clock
 from skillbus.core.heartbeat import Heartbeat
+from skillbus.core.latch import LATCHED
 from skillbus.core.ports import Bus
 from skillbus.core.text import harmless
 from skillbus.errors import BusUnreachable, SkillbusError
@@ -54,6 +55,7 @@ class Beating:
         self._clock = clock
         self._policy_file = PolicyFile(switch, policy_file, clock) if policy_file is not None else None
         self._beats_count = 0
+        self._spoke = False
         self._shown: tuple[object, ...] = ()
         self._shown_doing = ""
         self._soon = False
@@ -65,17 +67,20 @@ class Beating:
     async def run(self, heartbeat_s: float) -> None:
         """Beat until cancelled."""
         changed = self._switch.listen()
+        urgent = False
         while True:
             changed.clear()
             if self._policy_file is not None:
                 await self._policy_file.check()
             sent_at_s = self._clock.now_s()
-            await self.beat()
+            await self.beat(urgent=urgent)
+            urgent = False
             while (rest_s := sent_at_s + heartbeat_s - self._clock.now_s()) > 0:
                 glance_s = sent_at_s + _WATCHED_S - self._clock.now_s()
                 glances = self._evidence.is_watched and glance_s > 0
                 woken = await self._clock.wait(changed, min(rest_s, glance_s) if glances else rest_s)
-                if (woken and self._news()) or (glances and not woken and self._says_something_new()):
+                urgent = woken and self._news()
+                if urgent or (glances and not woken and self._says_something_new()):
                     break
                 changed.clear()
 
@@ -91,8 +96,13 @@ class Beating:
     def _says_something_new(self) -> bool:
         return self._evidence.is_watched and self._evidence.doing != self._shown_doing
 
-    async def beat(self, ended_at_ms: int = 0) -> bool:
-        """One round trip: whether it was a good read."""
+    async def beat(self, ended_at_ms: int = 0, *, urgent: bool = False) -> bool:
+        """One round trip: whether it was a good read.
+
+        Args:
+            ended_at_ms: server time at which this incarnation ended; 0: it goes on.
+            urgent: it tells of a change, before its turn.
+        """
         if not self._evidence.last_error and not self._switch.latched:
             await self._inventory.tell()  # A latched pod has more urgent news, and a pod without Redis would only wait.
         self._evidence.drills.leave()
@@ -102,16 +112,16 @@ class Beating:
         self._soon = False
         essence = self._essence(heartbeat)
         identity = self._evidence.identity
-        self._beats_count += 1
-        echo = f"{identity.incarnation}:{self._beats_count}".encode()
+        echo = self._echo(urgent=urgent)
         sent_at_s = self._clock.now_s()
         hint = essence != self._shown or bool(ended_at_ms)
-        self._ears.speak(echo)
         try:
             lasting = self._inherits_doubt or not heartbeat.vouched
-            reading = await self._bus.beat(
-                identity.scopes, identity.pod_id, heartbeat, echo, hint=hint, lasting=lasting
-            )
+            with self._recorder.reading(self._switch.unsettled()) as heard:
+                reading = await self._bus.beat(
+                    identity.scopes, identity.pod_id, heartbeat, echo, hint=hint, lasting=lasting
+                )
+                self._switch.settle_by(heard, reading)
         except SkillbusError as error:
             self._failed(error)
             return False
@@ -120,13 +130,28 @@ class Beating:
             self._evidence.drills.arrived()
         self._evidence.note_server_ms(reading.server_ms, sent_at_s)
         self._shown, self._shown_doing = essence, heartbeat.doing
-        self._ears.spoke(sent=True)
+        if echo:
+            self._ears.spoke(sent=True)
         self._switch.fold(reading)
         if self._ears.ever_opened:
             self._switch.renew(sent_at_s)
         await self._forget(reading.incarnations_count)
         await self._keep_told(armed=reading.armed)
         return True
+
+    def _echo(self, *, urgent: bool) -> bytes:
+        """What this heartbeat says to the pod itself; empty: nothing.
+
+        A latched pod's urgent one is silent, for a whole fleet sends it at the same time, and who may not act need not
+        prove right now that it hears. Never two in a row: a pod that has much to tell must still notice its deafness.
+        """
+        self._beats_count += 1
+        self._spoke = not (urgent and self._switch.latched and self._spoke)
+        if not self._spoke:
+            return b""
+        echo = f"{self._evidence.identity.incarnation}:{self._beats_count}".encode()
+        self._ears.speak(echo)
+        return echo
 
     async def _keep_told(self, *, armed: bool) -> None:
         """What the heartbeat's digest stands for must be found, as far as we know; if that changed, beat again soon."""
@@ -159,7 +184,11 @@ class Beating:
         last = beat.last_pass.id if beat.last_pass else ""
         drilled = next((one.id for one in (beat.drill, *beat.drills_before) if one is not None and one.loop_at_ms), "")
         told = (beat.latch_durable, beat.skills, drilled)
-        return beat.state, beat.why, beat.causes, beat.armed, beat.hears, last, beat.quiet, *told
+        # Whether its kill is recorded is told with the next turn: nobody waits for it, and all pods learn it at once.
+        kills = tuple((cause.scope, cause.record_id, cause.lifted) for cause in beat.causes if cause.scope)
+        own = tuple(cause for cause in beat.causes if not cause.scope)
+        why = "" if beat.state in LATCHED else beat.why
+        return beat.state, why, kills, own, beat.vouched, beat.armed, beat.hears, last, beat.quiet, *told
 
     async def _forget(self, incarnations_count: int) -> None:
         """Clear away the evidence of this pod's earlier lives, once they have certainly ended."""

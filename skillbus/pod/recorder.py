@@ -10,7 +10,8 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from skillbus.clock import Clock
@@ -24,6 +25,10 @@ from skillbus.pod.retry import endless
 from skillbus.pod.tombstone import Tombstones
 
 log = logging.getLogger(__name__)
+
+_LEAVES_WITHIN_S = 0.05
+"""Seconds that a write waits for the urgent heartbeat to leave, whose reading may save it. That leaves within a turn or
+two of the loop, unless something (a policy file on a slow disk) keeps it: no record waits for that."""
 
 
 class Remembers(Protocol):
@@ -59,9 +64,13 @@ class Recorder:
     Attributes:
         latch_durable: whether every tombstone has reached the disk.
         on_answer: called with each answer to an attempt to write a scope's record, before it is acted upon.
+        has_beats: whether its owner's heartbeats read the records, too (``reading``); a keeper has none, and waits for
+            none.
     """
 
-    def __init__(self, switch: Remembers, bus: Records, tombstones: Tombstones, clock: Clock) -> None:
+    def __init__(
+        self, switch: Remembers, bus: Records, tombstones: Tombstones, clock: Clock, *, has_beats: bool = True
+    ) -> None:
         self._switch = switch
         self._bus = bus
         self._tombstones = tombstones
@@ -69,8 +78,12 @@ class Recorder:
         self._writers: dict[Scope, asyncio.Task[None]] = {}
         self._pending: dict[Scope, Keep | Drop] = {}
         self._dirty = asyncio.Event()
+        self._asked: tuple[Obeyed, ...] = ()
+        self._left = asyncio.Event()
+        self._answered = asyncio.Event()
         self._flushing = threading.Lock()
         self._handing = threading.Lock()  # for _pending, which the loop fills and a thread empties; never held over I/O
+        self.has_beats = has_beats
         self.latch_durable = True
         self.on_answer: Callable[[Scope, WriteAnswer], None] = lambda scope, answer: None
 
@@ -142,12 +155,40 @@ class Recorder:
 
     # -- records --------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def reading(self, unsettled: tuple[Obeyed, ...]) -> Iterator[tuple[Obeyed, ...]]:
+        """A heartbeat leaves and is answered, or not: what had been heard before it left, which its reading settles.
+
+        Most pods hear an order that is recorded already. Their heartbeat tells of it and reads the record in the same
+        round trip, and none of their own is needed for that.
+        """
+        asked = self._asked = unsettled
+        answered = self._answered = asyncio.Event()
+        self._left.set()
+        try:
+            yield asked
+        finally:
+            answered.set()
+
+    async def _read_by_beat(self, scope: Scope) -> None:
+        """Wait for the answer of a heartbeat that left after the order for ``scope`` was heard, if one is leaving."""
+        obeyed = self._switch.memory.obeyed.get(scope)
+        if obeyed is None or obeyed.epoch is not None:
+            return
+        if obeyed not in self._asked:
+            self._left.clear()
+            await self._clock.wait(self._left, _LEAVES_WITHIN_S)
+        if obeyed in self._asked:
+            await self._answered.wait()
+
     def _write(self, group: asyncio.TaskGroup, obeyed: Obeyed) -> None:
         writer = self._writers.get(obeyed.scope)
         if writer is None or writer.done():
             self._writers[obeyed.scope] = group.create_task(self._persist(obeyed.scope))
 
     async def _persist(self, scope: Scope) -> None:
+        if self.has_beats:
+            await self._read_by_beat(scope)
         async for attempt in endless(self._clock, 0.05):
             with attempt:
                 await self._try(scope)

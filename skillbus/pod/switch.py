@@ -193,6 +193,24 @@ class Switch:
                 self.hold("armed", _not_armed(next(iter(reading.scopes)).fleet))
             self.release("bus")
 
+    def unsettled(self) -> tuple[Obeyed, ...]:
+        """The orders heard so far of which no reading has told yet whether they are recorded, and under which epoch."""
+        with self._lock:
+            return tuple(obeyed for obeyed in self._memory.obeyed.values() if obeyed.epoch is None)
+
+    def settle_by(self, asked: Iterable[Obeyed], reading: Reading) -> None:
+        """A reading that was asked for when these had been heard already: the records in it settle them.
+
+        It is as good as the first step of writing one (docs/protocol.md §4). Where it shows no record it says nothing:
+        the writer's transaction will.
+        """
+        with self._lock:
+            for obeyed in asked:
+                stored = reading.scopes[obeyed.scope]
+                if stored.record is not None and self._memory.obeyed.get(obeyed.scope) == obeyed:
+                    record = KillRecord.parse(stored.record)
+                    self.settle(obeyed.scope, record, stored.epoch or 0, stored=True)
+
     def renew(self, sent_at_s: float) -> None:
         """A heartbeat was answered by a good read: the lease counts from before it was sent (docs/protocol.md §3.4).
 

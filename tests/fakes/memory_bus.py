@@ -299,7 +299,8 @@ class MemoryBus:
                 evidence[heartbeat.incarnation] = heartbeat.to_bytes()
                 self._store.roster[self._fleet.roster_key, pod_id] = heartbeat.beat_at_ms
             self._store.expire(key, LASTING_TTL_S if lasting else HASH_TTL_S)  # a full server takes this
-            self._store.publish(self._fleet.echo_channel(pod_id), echo)
+            if echo:
+                self._store.publish(self._fleet.echo_channel(pod_id), echo)
             if hint:
                 self._store.publish(self._fleet.events_channel, pod_id.encode())
             count, refusal = len(evidence), self._store.refusal

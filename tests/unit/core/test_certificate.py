@@ -302,3 +302,18 @@ def test_whom_a_list_names_is_asked_about_also_if_it_was_over_before_the_order()
 def test_what_holds_the_record_is_said_as_it_is(held: Held, said: str) -> None:
     """Nothing that was not asked is claimed, and a lone master is called what it is."""
     assert held.sentence() == said
+
+
+# -- one look after the other -------------------------------------------------------------------------------------
+
+
+def test_who_was_stopped_is_stopped_in_every_later_certificate() -> None:
+    """Nobody reads it again; who was silent is looked at anew."""
+    who = frozenset({("p", "i1"), ("q", "i1")})
+    first = certify(RECORD, PROD.scope, T0, who, T0 + 100, {"p": [beat(**obeying("k1"))], "q": [beat()]})
+    late = T0 + 10**6
+    then = certify(RECORD, PROD.scope, T0, who, late, {"q": [beat()]}, before=first)
+    assert [one.proof for one in first.lines] == [Proof.STOPPED, Proof.UNCONFIRMED]
+    assert [one.proof for one in then.lines] == [Proof.STOPPED, Proof.FENCED]
+    back = certify(RECORD, PROD.scope, T0, who, late, {"q": [beat(beat_at_ms=late)]}, before=then)
+    assert [one.proof for one in back.lines] == [Proof.STOPPED, Proof.UNCONFIRMED], "it is there again, and says so"
