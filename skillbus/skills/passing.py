@@ -30,6 +30,7 @@ from skillbus.skills.rules import Facts, source_id, tree_digest
 from skillbus.skills.sources import sources
 from skillbus.skills.sources.source import Access
 from skillbus.skills.sources.web import Trust, Web
+from skillbus.skills.sources.wire import import_client
 from skillbus.skills.swap import Change
 from skillbus.skills.tally import Tally, Tell
 from skillbus.skills.wishes import Group, Wish, Wishes, at_once, last_seen, let_through, pinned
@@ -68,6 +69,7 @@ class Passing:
         self._child = Child(options, clock)
         self._ending: asyncio.Task[str] | None = None
         self._used: set[str] = set()
+        self._at: dict[Place, str] = {}
         self._threads = Threads(checkpoint)
         self._places = Places(options, clock, checkpoint, self.tally, beside)
         self._wishes = Wishes(options, access_of(options), self._child, clock, checkpoint, self.tally)
@@ -137,10 +139,10 @@ class Passing:
             self.tally.errors.append("no manifest is set, so nothing is done: set SKILLBUS_SKILLS_MANIFEST")
             return [], {}
         await self._open(create=False)
-        # Importing the sources takes as long as the child takes to start, so it is done meanwhile.
+        # Importing what asks takes as long as the child takes to start, so it is done meanwhile.
         together: list[Any] = [
             self._wishes.manifests(self._memory, self.kept, self._threads),
-            self._threads.run(sources),
+            self._threads.run(_import_sources),
         ]
         manifest: Manifest = (await at_once(together))[0]
         if manifest.entries:
@@ -266,10 +268,16 @@ class Passing:
                 self._used.add(slot)
             else:
                 await self._threads.run(apply.stage_copy, place, fetched, slot, self._threads)
-            receipt = apply.receipt_for(step.wanted, fetched.facts, apply.now_there(place))
+            receipt = apply.receipt_for(step.wanted, fetched.facts, self._placed_at(place))
         elif step.wanted is not None:
             receipt = await self._threads.run(self._relocked, place, step.wanted)
         ready.append(Ready(step, Change(step.name, slot, receipt, moves=step.places)))
+
+    def _placed_at(self, place: Place) -> str:
+        """One time for all that the pass places there."""
+        if place not in self._at:
+            self._at[place] = apply.now_there(place)
+        return self._at[place]
 
     def _restored(self, place: Place, step: Step, slot: str) -> Receipt:
         self._checkpoint()
@@ -315,6 +323,12 @@ class Passing:
         except SkillbusError as error:
             let_through(error)
             self.tally.errors.append(f"{label}: {error}" if label else str(error))
+
+
+def _import_sources() -> None:
+    """All kinds of source, and the client: the first question would import it, and be waited for."""
+    sources()
+    import_client()
 
 
 def _label(one: Step | Wanted) -> str:

@@ -474,7 +474,7 @@ def test_a_bomb_costs_its_own_entry_alone(world: World) -> None:
     result = world.run()
     assert counts(result) == {"added": 1}
     assert len(result.errors) == 1
-    assert "levels deep" in result.errors[0]
+    assert "nested" in result.errors[0] or "nesting" in result.errors[0]  # ours, or a libyaml that counts, too
 
 
 def test_the_child_has_limits() -> None:
