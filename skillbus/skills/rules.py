@@ -137,13 +137,17 @@ class PathSet:
     def __len__(self) -> int:
         return len(self._seen)
 
-    def add(self, path: str, *, folder: bool) -> None:
+    def add(self, path: str, *, folder: bool, checked: bool = False) -> None:
         """Take ``path`` in, with the folders above it.
+
+        Args:
+            checked: whether the caller knows that ``checked_path`` has nothing to say.
 
         Raises:
             BadArchive: it is hostile, or it collides with another.
         """
-        checked_path(path)
+        if not checked:
+            checked_path(path)
         above = path.rpartition("/")[0]
         if above and above not in self._folders:
             parts = above.split("/")
