@@ -131,6 +131,13 @@ def _timed_s(script: str) -> float:
     return time.perf_counter() - began_s
 
 
+def _warm(github: FakeGitHub, commit: str, folder: Path) -> None:
+    """Have the fake make its tarball and its listing, which it does once: the real one's work is not done here."""
+    url = f"{github.api}/repos/org/skills/git/trees/{commit}?recursive=1"
+    subprocess.run(["curl", "-sf", "-o", "/dev/null", url], check=True)
+    _curl_tar_s(github, commit, folder)
+
+
 def _curl_tar_s(github: FakeGitHub, commit: str, folder: Path, only: str = "") -> float:
     folder.mkdir()
     url = f"{github.api}/repos/org/skills/tarball/{commit}"
@@ -162,7 +169,7 @@ def passes(server: Server, latency_s: float) -> list[tuple[str, float, float]]:
         repo = github.repo("org/skills")
         for turn in range(ROUNDS):
             first = repo.commit(contents())
-            _curl_tar_s(github, first, folder / "warm")  # the fake makes its tarball once
+            _warm(github, first, folder / "warm")
             server.call("FLUSHALL")
             pod = PodProcess(server, github, folder / f"pod{turn}")
             try:
@@ -178,7 +185,7 @@ def passes(server: Server, latency_s: float) -> list[tuple[str, float, float]]:
                 tenth = range(turn % 10, SKILLS, 10)
                 second = repo.commit(contents(tenth))
                 names = " ".join(f"org-skills-{second[:7]}/skills/skill-{n:03d}" for n in tenth)
-                _curl_tar_s(github, second, folder / "warm")
+                _warm(github, second, folder / "warm")
                 update, counted["update"] = _requests(github, pod.one_pass)
                 assert update["counts"]["updated"] == SKILLS // 10, update
                 seconds["update"].append((update["took_s"], _curl_tar_s(github, second, folder / "c", names)))
@@ -192,6 +199,8 @@ def passes(server: Server, latency_s: float) -> list[tuple[str, float, float]]:
         print(
             f"  skills {kind:6} pass {ours * 1000:6.1f} ms, plain tool {theirs * 1000:6.1f} ms, {counted[kind]}{suffix}"
         )
+        best = " / ".join(f"{min(pair[n] for pair in seconds[kind]) * 1000:.0f}" for n in (0, 1))
+        print(f"  … the quickest of each: {best} ms")
         ratio = statistics.median(a / b for a, b in seconds[kind])
         rows.append((f"skills: a {kind} pass / the plain tool{suffix}", ratio, limit))
     rows.append((f"skills: MiB a pass takes beyond the idle pod / 40{suffix}", grown_mib / 40, 1.0))
@@ -207,7 +216,7 @@ def kills(server: Server) -> list[tuple[str, float, float]]:
         repo = github.repo("org/skills")
         commits = [repo.commit(contents()), repo.commit(contents(range(0, SKILLS, 10)))]
         for commit in commits:
-            _curl_tar_s(github, commit, folder / "warm")
+            _warm(github, commit, folder / "warm")
         for turn in range(KILLS):
             late += _one_kill(server, github, folder / str(turn), source, quiet_s)
             shutil.rmtree(folder / str(turn))

@@ -107,13 +107,15 @@ async def change(place: Place, ready: Sequence[Ready], checkpoint: Checkpoint, t
         await _revert(batch, threads, tally)
         raise
     place.lock = batch.lock_after
+    done = {change.name for change in batch.done}
     for one in ready:
-        if one.change in batch.done:
+        if one.change.name in done:
             tally.counts[one.step.kind.value] += 1
     for failed, error in batch.failed:
         tally.errors.append(f"{failed.name}: {error}")
     await threads.run(batch.keep)
-    tally.errors += await threads.run(retire_settled, place.root, threads.go_on)
+    if batch.takes_out:
+        tally.errors += await threads.run(retire_settled, place.root, threads.go_on, place.lock)
 
 
 async def _revert(batch: Batch, threads: Threads, tally: Tally) -> None:

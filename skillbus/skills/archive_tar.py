@@ -46,11 +46,12 @@ def is_tar(head: bytes) -> bool:
 
 
 def _is_header(block: bytes) -> bool:
+    field = block[148:156]
     try:
-        told = _octal(block[148:156])
+        told = _octal(field)
     except BrokenArchive:
         return False
-    return told == sum(block) - sum(block[148:156]) + 8 * 32
+    return told == sum(block) - sum(field) + 8 * 32
 
 
 class TarStream:
@@ -241,6 +242,9 @@ def _octal(field: bytes) -> int:
     digits = field.rstrip(b" \0").lstrip(b" ")
     if not digits:
         return 0
-    if not digits.isdigit() or b"8" in digits or b"9" in digits:
+    if not digits.isdigit():
         raise BrokenArchive("a header has a number that cannot be read")
-    return int(digits, 8)
+    try:
+        return int(digits, 8)
+    except ValueError:  # an 8, or a 9
+        raise BrokenArchive("a header has a number that cannot be read") from None

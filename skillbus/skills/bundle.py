@@ -8,8 +8,7 @@ and sizes were judged as they came in (landing.py).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from skillbus.errors import BadBundle, BadManifest
 from skillbus.skills.landing import Landing
@@ -18,8 +17,7 @@ from skillbus.skills.rules import SKILL_FILE, is_skill_name, slug, tree_digest
 MAX_DESCRIPTION_CHARS = 1_024
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """A skill that may be placed.
 
     Attributes:

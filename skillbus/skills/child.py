@@ -1,8 +1,8 @@
 """The parent's side of fetcher.py: one child per pass, several jobs at once, and no trust in what it answers.
 
-The child is started by the first job and killed with SIGKILL, with whatever it started, and seen dead, when the pass
-is over, is cancelled, or when an answer is late, too long or none. Then the next job starts another. Its environment is
-a short list, so that no secret of the pod is in it.
+The child is started by the first job, or a moment before it, and killed with SIGKILL, with whatever it started, and
+seen dead, when the pass is over, is cancelled, or when an answer is late, too long or none. Then the next job starts
+another. Its environment is a short list, so that no secret of the pod is in it.
 """
 
 from __future__ import annotations
@@ -75,6 +75,14 @@ class Child:
         self._starting = asyncio.Lock()
         self._last_id = 0
 
+    async def start(self) -> None:
+        """Start it, for who knows that there will be a job and has something else to do meanwhile.
+
+        What goes wrong with it is the job's to tell.
+        """
+        with suppress(OSError):
+            await self._started()
+
     async def parse_manifest(self, raw: bytes) -> Any:
         """The plain data in a manifest's bytes.
 
@@ -132,12 +140,15 @@ class Child:
     # ---- sending ---------------------------------------------------------------------------------------------------
 
     async def _send_job(self, job: dict[str, Any], waiting: _Job) -> None:
-        async with self._starting:
-            if self._process is None:
-                await self._start()
+        await self._started()
         self._last_id += 1
         self._jobs[self._last_id] = waiting
         await self._send({"id": self._last_id, **job})
+
+    async def _started(self) -> None:
+        async with self._starting:
+            if self._process is None:
+                await self._start()
 
     async def _start(self) -> None:
         env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}

@@ -28,13 +28,16 @@ _MAX_DIGITS = 64
 
 _FAST: Any = getattr(yaml, "CSafeLoader", None)
 _ODD = re.compile(
-    r"[^\n -~\u00a0-\u1fff\u3001-\ud7ff\U00010000-\U0010ffff]"  # tabs, carriage returns, odd breaks and spaces
+    r"[\0-\t\x0b-\x1f\x7f]"  # tabs, carriage returns
     r"|^%"  # directives
     r"|[|>][-+0-9]*#"  # a comment too close to a block's mark
     r"|:[\]},\[{]",  # a key without a value in brackets
     re.MULTILINE,
 )
 """What the two readers of YAML take differently (with question marks in brackets). It is left to the slow one."""
+
+_ODD_BREAKS = r"[\x80-\x9f\u2000-\u3000\ud800-\uffff]"
+"""Odd breaks and spaces beyond ASCII: likewise. Compiled when first needed, for that takes longer than most texts."""
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(
@@ -96,7 +99,9 @@ def load_yaml(text: str) -> Any:
 
 
 def _is_odd(text: str) -> bool:
-    return _ODD.search(text) is not None or ("?" in text and ("[" in text or "{" in text))
+    if _ODD.search(text) or ("?" in text and ("[" in text or "{" in text)):
+        return True
+    return not text.isascii() and re.search(_ODD_BREAKS, text) is not None
 
 
 def _line(mark: Any) -> str:

@@ -110,7 +110,11 @@ class Fetcher:
 
     def _trees(self, job: dict[str, Any], tell: Tell) -> dict[str, Any]:
         source, origin, revision, access = self._place(job)
-        return {"trees": _plain(source.trees(origin, revision, job["subpaths"], access))}
+        parser = _Later(_import_parser)  # A fetch follows, as a rule, and now the network is waited for.
+        try:
+            return {"trees": _plain(source.trees(origin, revision, job["subpaths"], access))}
+        finally:
+            parser.wait()
 
     def _fetch(self, job: dict[str, Any], tell: Tell) -> dict[str, Any]:
         source, origin, revision, access = self._place(job)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from skillbus.core.ports import Checkpoint
@@ -144,7 +144,12 @@ class Fetching:
     async def _trees(self, group: Group) -> dict[str, str]:
         self._checkpoint()
         subpaths = sorted({wish.origin.subpath for wish in group.wishes})
-        job = {"job": "trees", "origin": asdict(group.origin), "revision": asdict(group.revision), "subpaths": subpaths}
+        job = {
+            "job": "trees",
+            "origin": group.origin._asdict(),
+            "revision": group.revision._asdict(),
+            "subpaths": subpaths,
+        }
         return _tree_ids(await self._wishes.patiently(group.origin.url, lambda: self._child.ask(job)))
 
     # ---- skills ----------------------------------------------------------------------------------------------------
@@ -229,7 +234,7 @@ class Fetching:
                 elif isinstance(said.get("bytes"), int):
                     self._tally.tell(f"{what}, {said['bytes'] / 2**20:.1f} MiB")
 
-            origin, revision = asdict(group.origin), asdict(group.revision)
+            origin, revision = group.origin._asdict(), group.revision._asdict()
             job = {"job": "fetch", "origin": origin, "revision": revision, "folder": fetch.stage.path}
             return self._child.ask({**job, "inode": fetch.stage.identity, "slots": slots, "trees": fetch.lists}, take)
 

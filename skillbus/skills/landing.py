@@ -210,9 +210,9 @@ class Landing:
         try:
             if path.count("/") >= MAX_DEPTH:
                 raise TooDeep(f"it has a file that lies more than {MAX_DEPTH} folders deep")
-            check_name(path)
+            plain = check_name(path)
             try:
-                self._paths.add(path, folder=folder)
+                self._paths.add(path, folder=folder, checked=plain)
             except BadArchive as error:
                 raise NamesCollide(str(error)) from None
             if len(self._paths) > 2 * MAX_FILES:
@@ -299,8 +299,11 @@ class Incoming:
             self._file = -1
 
 
-def check_name(path: str) -> None:
-    """Whether every part of ``path``, however deep, is a name that is the same on every system.
+def check_name(path: str) -> bool:
+    """See that every part of ``path``, however deep, is a name that is the same on every system.
+
+    Returns:
+        Whether it is so plain that rules.py has nothing to add, unless it is too deep.
 
     Raises:
         NameEscapes: it is absolute, or leaves its folder.
@@ -308,7 +311,7 @@ def check_name(path: str) -> None:
         HostileName: anything else that rules.py does not take.
     """
     if _PLAIN.fullmatch(path) and len(path) <= MAX_PATH_BYTES:  # most names; a tenth of the time
-        return
+        return True
     parts = path.split("/")
     if "" in parts or "." in parts or ".." in parts:
         raise NameEscapes(f"the name {path[:120]!r} is absolute or leaves its folder")
@@ -324,6 +327,7 @@ def check_name(path: str) -> None:
         raise HostileName(str(error)) from None
     if len(parts) > MAX_DEPTH:
         check_name("/".join(parts[MAX_DEPTH:]))
+    return False
 
 
 def _folders_above(path: str) -> set[str]:

@@ -23,7 +23,7 @@ from skillbus.skills.lock import Receipt
 from skillbus.skills.manifest import Manifest
 from skillbus.skills.memory import Memory, Seen
 from skillbus.skills.options import SkillsOptions
-from skillbus.skills.places import Place, Places, Stage, take_stock
+from skillbus.skills.places import Place, Places, Stage, read_receipts, take_stock
 from skillbus.skills.plan import Step, Wanted, plan, step_for, without_collisions
 from skillbus.skills.quiet import Threads, to_the_end
 from skillbus.skills.rules import Facts, source_id, tree_digest
@@ -32,7 +32,7 @@ from skillbus.skills.sources.source import Access
 from skillbus.skills.sources.web import Trust, Web
 from skillbus.skills.swap import Change
 from skillbus.skills.tally import Tally, Tell
-from skillbus.skills.wishes import Group, Wish, Wishes, at_once, last_seen, let_through, pinned
+from skillbus.skills.wishes import Group, Wish, Wishes, at_once, last_seen, let_through, pinned, refused
 
 BATCH = 256
 """Skills that are changed under one journal, hence undone together when a kill falls into them."""
@@ -68,6 +68,8 @@ class Passing:
         self._child = Child(options, clock)
         self._ending: asyncio.Task[str] | None = None
         self._used: set[str] = set()
+        self._at: dict[Place, str] = {}
+        self._stocked: set[Place] = set()
         self._threads = Threads(checkpoint)
         self._places = Places(options, clock, checkpoint, self.tally, beside)
         self._wishes = Wishes(options, access_of(options), self._child, clock, checkpoint, self.tally)
@@ -128,6 +130,8 @@ class Passing:
         manifest: Manifest = (await at_once(together))[0]
         if manifest.entries:
             await self._open(create=True)
+        if any(entry.sha256 for entry in manifest.entries):  # What is pinned, and there, is not asked for.
+            await self._take_stock()
         groups = await self._resolved(self._wishes.groups(manifest.entries, self._memory, self.kept))
         landed = await self._fetched(groups)
         self._ending = asyncio.create_task(self._child.kill(), name="skills.child.end")  # while the rest goes on
@@ -139,7 +143,15 @@ class Passing:
 
     async def _open(self, *, create: bool) -> None:
         for place in await self._places.open(self._threads, create=create):
-            await self._guarded(place, self._threads.run(take_stock, place, self._memory, self.kept, self._threads))
+            await self._guarded(place, self._threads.run(read_receipts, place, self._memory, self.kept))
+
+    async def _take_stock(self) -> None:
+        """Once: what lies in the roots. It takes a while, so a child that is needed anyway starts meanwhile."""
+        for place in self._places:
+            if place not in self._stocked:
+                self._stocked.add(place)
+                stock = self._threads.run(take_stock, place, self._memory, self.kept, self._threads)
+                await self._guarded(place, stock)
 
     # ---- what is wanted --------------------------------------------------------------------------------------------
 
@@ -151,6 +163,9 @@ class Passing:
             if seen is not None and not self._needs_fetch(wish, seen):
                 wish.seen = seen
         groups = await self._wishes.resolve(groups, receipts, self._memory, self.kept)
+        if any(self._is_new(group, wish) for group in groups for wish in group.wishes):
+            await self._child.start()
+        await self._take_stock()
         for group in groups:
             self._wishes.drop_refused(
                 group, self._memory, self.kept, lambda wish: wish.seen is None or self._needs_fetch(wish, wish.seen)
@@ -162,6 +177,10 @@ class Passing:
                 last[wish.entry.url] = seen
         await self._fetching.compare(groups, last)
         return groups
+
+    def _is_new(self, group: Group, wish: Wish) -> bool:
+        """Whether nothing is known of it at the present revision, so that the child will be asked."""
+        return wish.seen is None and refused(wish, group.revision, self._memory) is None
 
     async def _fetched(self, groups: list[Group]) -> dict[str, Landed]:
         """Fetch what is not known, or does not lie where it should."""
@@ -249,10 +268,16 @@ class Passing:
                 self._used.add(slot)
             else:
                 await self._threads.run(apply.stage_copy, place, fetched, slot, self._threads)
-            receipt = apply.receipt_for(step.wanted, fetched.facts, apply.now_there(place))
+            receipt = apply.receipt_for(step.wanted, fetched.facts, self._placed_at(place))
         elif step.wanted is not None:
             receipt = await self._threads.run(self._relocked, place, step.wanted)
         ready.append(Ready(step, Change(step.name, slot, receipt, moves=step.places)))
+
+    def _placed_at(self, place: Place) -> str:
+        """One time for all that the pass places there."""
+        if place not in self._at:
+            self._at[place] = apply.now_there(place)
+        return self._at[place]
 
     def _restored(self, place: Place, step: Step, slot: str) -> Receipt:
         self._checkpoint()

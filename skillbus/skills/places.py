@@ -270,10 +270,8 @@ class Places:
         self._tally.errors.append(str(error))
 
 
-def take_stock(place: Place, memory: Memory, kept: Memory, threads: Threads) -> None:
-    """Read the lock, and find out what lies there of what it names. Blocking.
-
-    A tree whose outline is that of its last reading is not read again.
+def read_receipts(place: Place, memory: Memory, kept: Memory) -> None:
+    """Read the lock. Blocking.
 
     Args:
         memory: what the last pass knew.
@@ -283,6 +281,20 @@ def take_stock(place: Place, memory: Memory, kept: Memory, threads: Threads) -> 
         DiskRefused: the disk failed, or the lock cannot be understood.
     """
     place.lock = _lock(place.root, memory, kept)
+
+
+def take_stock(place: Place, memory: Memory, kept: Memory, threads: Threads) -> None:
+    """Find out what lies there of what the lock names. Blocking.
+
+    A tree whose outline is that of its last reading is not read again.
+
+    Args:
+        memory: what the last pass knew.
+        kept: what the next shall know.
+
+    Raises:
+        DiskRefused: the disk failed.
+    """
     place.digests = {}
     for name in place.lock.receipts:
         threads.go_on()

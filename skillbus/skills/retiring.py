@@ -18,11 +18,12 @@ from skillbus.skills.rules import tree_digest
 from skillbus.skills.swap import SETTLED, Undo, lines_of
 
 
-def retire_settled(root: Root, go_on: Callable[[], object]) -> list[str]:
+def retire_settled(root: Root, go_on: Callable[[], object], lock: Lock | None = None) -> list[str]:
     """Put what went out in changes that stay into the history, if it still is what had been placed.
 
     Args:
         go_on: called before each file and step; what it raises ends the work, and the next pass does the rest.
+        lock: as it stands on the disk, if that is known; else it is read.
 
     Returns:
         A sentence for each version that cannot be kept. It is given up: the next sweep deletes it.
@@ -38,7 +39,7 @@ def retire_settled(root: Root, go_on: Callable[[], object]) -> list[str]:
         errors.append(f"{root.path}/.skillbus/undo/settled cannot be understood ({error}): old versions are not kept")
     if settled is None:
         return []
-    lock = read_lock(root)
+    lock = read_lock(root) if lock is None else lock
     for undo in settled:
         go_on()
         try:

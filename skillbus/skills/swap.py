@@ -7,7 +7,8 @@ While a journal lies in ``.skillbus/undo``, the changes that it describes have n
 at the start of a pass undoes them: the process died in them, and nobody judged whether they may stay. Undoing looks at
 what is where (by inode, which a rename does not change), so it can itself be killed and done again.
 
-While ``settled`` lies there, what went out in changes that stay has not yet gone to the history: see retiring.py.
+While ``settled`` lies there, what went out in changes that stay has not yet gone to the history: see retiring.py. If
+nothing went out there is none.
 
 Each in one step where the file system can exchange two names; where it cannot, by two renames, between which a kill
 leaves the name empty until the next start. Nothing is deleted: what was taken away lies in ``staging`` or ``undo``.
@@ -176,14 +177,22 @@ class Batch:
         """The lock once the changes stay."""
         return self._lock.having({change.name: change.receipt for change in self.done})
 
+    @property
+    def takes_out(self) -> bool:
+        """Whether anything goes out in the changes, which is then to be retired."""
+        return any(undo.old is not None for undo in self._journal)
+
     def keep(self) -> None:
-        """The changes were settled. What went out in them is for retiring.py.
+        """The changes were settled. What went out in them, if anything did, is for retiring.py.
 
         Raises:
-            DiskRefused: the journal cannot be renamed; the next pass will undo the changes, and make them again.
+            DiskRefused: the journal cannot be put away; the next pass will undo the changes, and make them again.
         """
         with tree.disk_words(f"{self._root.path} cannot be changed"):
-            os.rename(_JOURNAL, SETTLED, src_dir_fd=self._root.undo, dst_dir_fd=self._root.undo)
+            if self.takes_out:
+                os.rename(_JOURNAL, SETTLED, src_dir_fd=self._root.undo, dst_dir_fd=self._root.undo)
+            else:
+                os.unlink(_JOURNAL, dir_fd=self._root.undo)
             os.fsync(self._root.undo)
 
     def undo(self) -> None:

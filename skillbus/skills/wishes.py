@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from skillbus.clock import Clock
@@ -22,12 +22,13 @@ from skillbus.errors import BadBundle, BadManifest, PassAborted, RateLimited, Sk
 from skillbus.skills.child import Child
 from skillbus.skills.lock import Receipt
 from skillbus.skills.manifest import PROJECT, Entry, Held, Manifest, merge, read_manifest
-from skillbus.skills.memory import Memory, Parsed, Seen
+from skillbus.skills.memory import Memory, Parsed, Refusal, Seen
 from skillbus.skills.options import SkillsOptions
 from skillbus.skills.quiet import Threads
 from skillbus.skills.rules import shown_url, source_id
 from skillbus.skills.sources import source_of
 from skillbus.skills.sources.source import Access, Origin, Revision, Source
+from skillbus.skills.sources.wire import import_client
 from skillbus.skills.tally import Tally
 
 ASKED_AT_ONCE = 4
@@ -42,6 +43,7 @@ _TICK_S = 0.1
 MAX_MANIFEST_BYTES = 256 * 1024
 
 UNKNOWN = Revision("")
+_ASKS_THE_WEB = b"http"
 _T = TypeVar("_T")
 
 
@@ -141,7 +143,10 @@ class Wishes:
             if known is not None and known.mark == mark:
                 return known
         self._checkpoint()
-        data = await self._child.parse_manifest(raw)
+        parsing: list[Awaitable[Any]] = [self._child.parse_manifest(raw)]
+        if _ASKS_THE_WEB in raw:  # The first question would import the client, and be waited for.
+            parsing.append(threads.run(import_client))
+        data = (await at_once(parsing))[0]
         return Parsed(mark, read_manifest(data, shown_url(where), base))
 
     # ---- places ----------------------------------------------------------------------------------------------------
@@ -214,12 +219,9 @@ class Wishes:
         """
         told: dict[int, tuple[SkillbusError, list[Entry]]] = {}
         for wish in tuple(group.wishes):
-            source = source_id(wish.entry.url)
-            refusal = memory.refused.get(source)
-            if refusal is None or (refusal.revision, refusal.pinned) != (group.revision.id, wish.entry.sha256):
-                continue
-            if fetches(wish):
-                kept.refused[source] = refusal
+            refusal = refused(wish, group.revision, memory)
+            if refusal is not None and fetches(wish):
+                kept.refused[source_id(wish.entry.url)] = refusal
                 told.setdefault(id(refusal.error), (refusal.error, []))[1].append(wish.entry)
                 group.wishes.remove(wish)
         for error, entries in told.values():
@@ -271,6 +273,13 @@ class Wishes:
         rest_s = self._spared_until_s.get(host, 0.0) - self._clock.now_s()
         if host and rest_s > _TICK_S:
             raise RateLimited(f"{host} wants to be left alone: it will be asked again in {rest_s:.0f} s", rest_s)
+
+
+def refused(wish: Wish, revision: Revision, memory: Memory) -> Refusal | None:
+    """Why the wish's skill was not taken at ``revision``, if it was not: it would not be this time."""
+    refusal = memory.refused.get(source_id(wish.entry.url))
+    same = refusal is not None and (refusal.revision, refusal.pinned) == (revision.id, wish.entry.sha256)
+    return refusal if same else None
 
 
 def merged(groups: Iterable[Group]) -> list[Group]:

@@ -221,6 +221,9 @@ class FakeGitHub:
             commit, folder = next(places, (None, None))
         if commit is None or folder is None:
             return _told(404, "Not Found")
+        whole_commit = recursive and not folder and asked == commit.id and not repo.truncated
+        if whole_commit and commit.listing is not None:
+            return _Reply(200, {"Content-Type": "application/json"}, commit.listing)
         prefix = f"{folder}/" if folder else ""
         if recursive:
             under = (one for path, tree in sorted(commit.trees.items()) for one in tree if _is_in(path, folder))
@@ -240,7 +243,10 @@ class FakeGitHub:
             for one in (entries[: len(entries) // 2] if cut else entries)
         ]
         whole = {"sha": asked, "url": f"{self.api}/repos/{repo.name}/git/trees/{asked}", "tree": lines}
-        return _Reply(200, {"Content-Type": "application/json"}, json.dumps({**whole, "truncated": cut}).encode())
+        body = json.dumps({**whole, "truncated": cut}).encode()
+        if whole_commit:
+            commit.listing = body
+        return _Reply(200, {"Content-Type": "application/json"}, body)
 
     def _codeload(self, words: list[str]) -> _Reply:
         repo = self.repos.get("/".join(words[1:3]))

@@ -49,7 +49,10 @@ class Entry:
 
 @dataclass(slots=True)
 class Commit:
-    """A commit and everything in it; ``trees`` has the direct entries of each folder, by its path."""
+    """A commit and everything in it; ``trees`` has the direct entries of each folder, by its path.
+
+    What takes long to make (its tarball, and its recursive listing as the server tells it) is made once.
+    """
 
     id: str
     at: int
@@ -57,6 +60,7 @@ class Commit:
     trees: dict[str, list[Entry]]
     tree_ids: dict[str, str]
     tarball: bytes | None = None
+    listing: bytes | None = None
 
 
 class Repo:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from pkgutil import iter_modules
 
 from skillbus.errors import BadManifest
 from skillbus.skills.sources.source import Access, Source
@@ -13,6 +12,8 @@ from skillbus.skills.sources.source import Access, Source
 @cache
 def sources() -> dict[str, Source]:
     """Each source by the name of its file; those that take almost anything last."""
+    from pkgutil import iter_modules
+
     modules = {info.name: import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__)}
     found: dict[str, Source] = {name: module.SOURCE for name, module in modules.items() if hasattr(module, "SOURCE")}
     return dict(sorted(found.items(), key=lambda item: (item[1].general, item[0])))
@@ -24,9 +25,15 @@ def source_named(name: str) -> Source:
     Raises:
         BadManifest: there is none.
     """
-    if name not in {info.name for info in iter_modules(__path__)}:
+    where = f"{__name__}.{name}"
+    try:
+        source: Source | None = getattr(import_module(where), "SOURCE", None)
+    except ModuleNotFoundError as error:
+        if error.name != where:
+            raise
+        source = None
+    if source is None:
         raise BadManifest(f"there is no source {name!r}")
-    source: Source = import_module(f"{__name__}.{name}").SOURCE
     return source
 
 

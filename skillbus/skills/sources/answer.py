@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from skillbus.errors import RateLimited, SourceUnavailable
 from skillbus.skills.sources.route import Place
@@ -20,8 +19,7 @@ _CHUNK = 64 * 1024
 _NAMES = "SKILLBUS_SKILLS_TOKEN or GITHUB_TOKEN; for SKILLBUS_SKILLS_TOKEN_HOSTS"
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """A small answer.
 
     Attributes:

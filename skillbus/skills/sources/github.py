@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha1
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from skillbus.errors import BadArchive, BadManifest, BadSettings, SourceUnavailable
@@ -70,7 +68,7 @@ class GitHubSource:
         owner, repo = parts[0], parts[1].removesuffix(".git") or parts[1]
         ref, subpath = _ref_and_folder(f"{host}/{owner}/{repo}", parts[2:])
         api = f"{access.github[host].rstrip('/')}/repos/{owner}/{repo}"
-        fallback = PurePosixPath(subpath).name or repo
+        fallback = subpath.rpartition("/")[2] or repo
         return Origin("github", f"{host}/{owner}/{repo}@{ref or 'HEAD'}", api, ref, subpath, fallback)
 
     async def resolve(self, origin: Origin, known: Revision | None, access: Access) -> Revision:
@@ -155,8 +153,7 @@ class GitHubSource:
 SOURCE = GitHubSource()
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
+class _Listing(NamedTuple):
     """A commit's folders, as far as they are wanted. Big answers are read, and little of them is kept."""
 
     origin: Origin

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
 from skillbus.errors import BadManifest, SourceUnavailable
@@ -19,8 +19,7 @@ MAX_REDIRECTS = 5
 PORTS = {"https": 443, "http": 80}
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(NamedTuple):
     """Which hosts the operator named. ``host`` (its https port 443) or ``host:port``, lower case.
 
     Attributes:
@@ -30,14 +29,16 @@ class Trust:
         redirect_hosts: those that a download may be redirected to, besides the one that was asked.
     """
 
-    token: str | None = field(repr=False)
+    token: str | None
     token_hosts: frozenset[str]
     local_hosts: frozenset[str]
     redirect_hosts: frozenset[str] = frozenset()
 
+    def __repr__(self) -> str:
+        return f"Trust(token_hosts={set(self.token_hosts)}, local_hosts={set(self.local_hosts)}, …)"
 
-@dataclass(frozen=True, slots=True)
-class Place:
+
+class Place(NamedTuple):
     """A url, taken apart and found readable.
 
     Attributes:

@@ -8,16 +8,15 @@ has to be parsed. So a source's file imports nothing heavy at its top.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from skillbus.skills.landing import Landing
     from skillbus.skills.sources.web import Web
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a skill's bytes come from: an entry's url, taken apart by its source.
 
     Attributes:
@@ -38,8 +37,7 @@ class Origin:
     fallback: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(NamedTuple):
     """What a place holds now.
 
     Attributes:
@@ -51,8 +49,7 @@ class Revision:
     etag: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """What a source may use.
 
     Attributes:
@@ -63,7 +60,7 @@ class Access:
 
     web: Web
     max_archive_bytes: int
-    github: Mapping[str, str] = field(default_factory=dict)
+    github: Mapping[str, str] = MappingProxyType({})
 
 
 class Source(Protocol):

@@ -19,9 +19,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skillbus.clock import boottime_s
 from skillbus.errors import BadManifest, SourceUnavailable
@@ -49,8 +48,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _Address = tuple[int, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Asking:
+class _Asking(NamedTuple):
     """What ``ask`` was told; its words there."""
 
     etag: str

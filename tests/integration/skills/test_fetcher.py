@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ def _fetch(number: int, url: Path, folder: Path, *subpaths: str, trees: bool = F
     folder.mkdir(exist_ok=True)
     slots = {subpath: f"{number}-{n}" for n, subpath in enumerate(subpaths)}
     origin = Origin("folder", str(url), str(url), "", subpaths[0], url.name)
-    job = {"id": number, "job": "fetch", "origin": asdict(origin), "revision": {"id": "", "etag": ""}}
+    job = {"id": number, "job": "fetch", "origin": origin._asdict(), "revision": {"id": "", "etag": ""}}
     info = folder.stat()
     return {**job, "folder": str(folder), "inode": [info.st_dev, info.st_ino], "slots": slots, "trees": trees}
 

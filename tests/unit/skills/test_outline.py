@@ -13,7 +13,7 @@ from skillbus.skills import outline as module
 from skillbus.skills import places, tree
 from skillbus.skills.memory import Memory
 from skillbus.skills.outline import Outline, outline
-from skillbus.skills.places import Place, take_stock
+from skillbus.skills.places import Place, read_receipts, take_stock
 from skillbus.skills.quiet import Threads
 from skillbus.skills.root import open_root
 from skillbus.skills.rules import Facts, tree_digest
@@ -151,6 +151,7 @@ def _stock(world: World, memory: Memory) -> tuple[Memory, str | None]:
     assert root is not None
     threads, place, kept = Threads(ScriptedCheckpoint()), Place(root, frozenset()), Memory()
     try:
+        read_receipts(place, memory, kept)
         take_stock(place, memory, kept, threads)
     finally:
         root.close()
