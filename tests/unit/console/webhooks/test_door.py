@@ -289,10 +289,8 @@ def test_routes_are_the_doors_that_are_on_and_no_other() -> None:
     """Each a POST of its own name, and what answers lies in this package."""
     given = {f"SKILLBUS_WEBHOOK_{kind}_SECRET": SECRET for kind in ("SLACK", "PAGERDUTY")}
     routes = [route for route in router(Console(), given).routes if isinstance(route, APIRoute)]
-    assert {(route.path, *route.methods) for route in routes} == {
-        ("/hooks/slack", "POST"),
-        ("/hooks/pagerduty", "POST"),
-    }
+    assert {route.path for route in routes} == {"/hooks/slack", "/hooks/pagerduty"}
+    assert all(route.methods == {"POST"} for route in routes)
     assert {route.endpoint.__module__ for route in routes} == {"skillbus.console.webhooks"}
     assert router(Console(), {}).routes == []
 
