@@ -32,6 +32,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A console for tests that do not care whether the fleet is stopped."""
+    with api(tmp_path_factory.mktemp("used")) as found:
+        yield found
+
+
 @pytest.mark.parametrize("path", [*READS, "events", "kills/abcdef"])
 def test_nothing_is_seen_without_a_token(shared: Api, path: str) -> None:
     """401, as a problem, with what to do; for a missing, a wrong and another kind of proof."""
@@ -52,22 +59,18 @@ def test_nothing_is_seen_without_a_token(shared: Api, path: str) -> None:
         ("admin", {*READS, "metrics", *WRITES}),
     ],
 )
-def test_each_role_may_do_exactly_that(tmp_path: Path, role: str, allowed: set[str]) -> None:
+def test_each_role_may_do_exactly_that(used: Api, role: str, allowed: set[str]) -> None:
     """The table of roles, line by line: what is allowed is not 403, everything else is."""
-    with api(tmp_path) as found:
-        refused = {name for name in READS if found.get(f"/api/v1/{name}", role).status_code == 403}
-        refused |= {"metrics"} if found.get("/metrics", role).status_code == 403 else set()
-        refused |= {
-            name for name, body in WRITES.items() if found.post(f"/api/v1/{name}", body, role).status_code == 403
-        }
-        assert refused == {*READS, "metrics", *WRITES} - allowed
+    refused = {name for name in READS if used.get(f"/api/v1/{name}", role).status_code == 403}
+    refused |= {"metrics"} if used.get("/metrics", role).status_code == 403 else set()
+    refused |= {name for name, body in WRITES.items() if used.post(f"/api/v1/{name}", body, role).status_code == 403}
+    assert refused == {*READS, "metrics", *WRITES} - allowed
 
 
-def test_a_bot_follows_the_kill_that_it_gave(tmp_path: Path) -> None:
+def test_a_bot_follows_the_kill_that_it_gave(used: Api) -> None:
     """It may look at a kill's story, and at nothing else."""
-    with api(tmp_path) as found:
-        given = found.post("/api/v1/kill", {"reason": "x"}, "bot").json()
-        assert found.get(f"/api/v1/{given['url']}", "bot").status_code == 200
+    given = used.post("/api/v1/kill", {"reason": "x"}, "bot").json()
+    assert used.get(f"/api/v1/{given['url']}", "bot").status_code == 200
 
 
 def test_a_bound_token_reaches_its_scope_alone(tmp_path: Path) -> None:

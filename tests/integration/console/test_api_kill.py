@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,19 @@ from skillbus.clock import boottime_s
 from skillbus.control.acl import AclUser, Role, acl_line
 from skillbus.core.scope import Fleet
 from tests.consoles import serving
-from tests.integration.console.apis import TOKENS, Events, api
+from tests.integration.console.apis import TOKENS, Api, Events, api, write_tokens
 from tests.pods import FAST, PROD, WatchedPod, eventually, own_server, record_of, skillbus
 from tests.pods import environ_of as env_of
 
 KILL = "/api/v1/kill"
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe\x1b[2J\x00\u200b"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A console for tests that stop no more than a group of their own."""
+    with api(tmp_path_factory.mktemp("shared")) as found:
+        yield found
 
 
 def test_a_kill_is_answered_at_once_and_proved_in_the_background(tmp_path: Path) -> None:
@@ -55,15 +63,14 @@ def test_a_kill_may_wait_for_its_proof(tmp_path: Path) -> None:
         assert told["certificate"]["pods"][0]["proof"] == "stopped"
 
 
-def test_a_second_kill_succeeds_and_shows_the_first(tmp_path: Path) -> None:
+def test_a_second_kill_succeeds_and_shows_the_first(shared: Api) -> None:
     """200, not the first; both are audited."""
-    with api(tmp_path) as found:
-        first = found.post(KILL, {"reason": "one"}).json()
-        again = found.post(KILL, {"reason": "two"})
-        assert again.status_code == 200
-        assert (again.json()["id"], again.json()["is_first"]) == (first["id"], False)
-        assert again.json()["record"]["reason"] == "one"
-        assert len(found.audited("kill")) == 2
+    first = shared.post(KILL, {"reason": "one", "group": "twice"}).json()
+    again = shared.post(KILL, {"reason": "two", "group": "twice"})
+    assert again.status_code == 200
+    assert (again.json()["id"], again.json()["is_first"]) == (first["id"], False)
+    assert again.json()["record"]["reason"] == "one"
+    assert len(shared.audited("kill", scope="group:twice")) == 2
 
 
 @pytest.mark.parametrize(
@@ -84,41 +91,42 @@ def test_a_second_kill_succeeds_and_shows_the_first(tmp_path: Path) -> None:
         (b"[" * 100_000, 400),
     ],
 )
-def test_what_is_no_order_stops_nobody(tmp_path: Path, body: bytes, status: int) -> None:
+def test_what_is_no_order_stops_nobody(shared: Api, body: bytes, status: int) -> None:
     """Only the kill channel takes anything. The API says what is wrong, and there is no record."""
-    with api(tmp_path) as found, found.client(TOKENS["admin"]) as client:
-        answer = client.post(KILL, content=body, headers={"Content-Type": "application/json"})
+    kind = {"Content-Type": "application/json"}
+    with shared.client(TOKENS["admin"]) as client:
+        answer = client.post(KILL, content=body, headers=kind)
         assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-        chunked = client.post(KILL, content=iter([body[:7], body[7:]]), headers={"Content-Type": "application/json"})
-        assert chunked.status_code == status
-        assert record_of(found.server) is None
-        assert found.get("/livez").status_code == 200
+        assert client.post(KILL, content=iter([body[:7], body[7:]]), headers=kind).status_code == status
+    assert record_of(shared.server) is None
+    assert shared.get("/livez").status_code == 200
 
 
-def test_a_hostile_reason_is_harmless_everywhere(tmp_path: Path) -> None:
+def test_a_hostile_reason_is_harmless_everywhere(shared: Api) -> None:
     """No control, bidi or format character leaves the console, in no answer and no event; HTML stays text."""
-    with api(tmp_path) as found, Events(found) as events:
+    with Events(shared) as events:
         events.until("snapshot")
-        answer = found.post(KILL, {"reason": HOSTILE + "x" * 9000, "incident": HOSTILE})
+        answer = shared.post(KILL, {"reason": HOSTILE + "x" * 9000, "incident": HOSTILE, "group": "hostile"})
         assert answer.status_code == 200
-        events.until("audit", lambda entry: entry["kind"] == "kill")
-        events.until("status", lambda told: told["word"] == "STOPPED")
+        events.until("audit", lambda entry: (entry["kind"], entry["scope"]) == ("kill", "group:hostile"))
+        events.until("status", lambda told: "group:hostile" in [kill["scope"] for kill in told["kills"]])
         paths = ("status", "audit", f"kills/{answer.json()['id']}")
-        texts = [answer.text, *(found.get(f"/api/v1/{path}").text for path in paths), str(events.seen)]
-        for text in texts:
-            assert not [c for c in "\u202e\x1b\x00\u200b" if c in text or repr(c)[1:-1] in text]
+        texts = [answer.text, *(shared.get(f"/api/v1/{path}").text for path in paths), str(events.seen)]
+    for text in texts:
+        assert "script" in text
+        assert not [c for c in "\u202e\x1b\x00\u200b" if c in text or repr(c)[1:-1] in text]
 
 
-def test_a_request_that_is_sent_again_is_done_once(tmp_path: Path) -> None:
+def test_a_request_that_is_sent_again_is_done_once(shared: Api) -> None:
     """The same key: the same answer and one order; another body: 422; another token has keys of its own."""
-    with api(tmp_path) as found:
-        sent = [found.post(KILL, {"reason": "one"}, "admin", **{"Idempotency-Key": "k1"}) for _ in range(3)]
-        assert len({answer.text for answer in sent}) == 1
-        assert [answer.headers.get("idempotency-replayed") for answer in sent] == [None, "true", "true"]
-        assert found.post(KILL, {"reason": "two"}, "admin", **{"Idempotency-Key": "k1"}).status_code == 422
-        assert len(found.audited("kill")) == 1
-        assert found.post(KILL, {"reason": "one"}, "bot", **{"Idempotency-Key": "k1"}).status_code == 200
-        assert len(found.audited("kill")) == 2
+    key, one = {"Idempotency-Key": "k1"}, {"reason": "one", "group": "once"}
+    sent = [shared.post(KILL, one, "admin", **key) for _ in range(3)]
+    assert len({answer.text for answer in sent}) == 1
+    assert [answer.headers.get("idempotency-replayed") for answer in sent] == [None, "true", "true"]
+    assert shared.post(KILL, {**one, "reason": "two"}, "admin", **key).status_code == 422
+    assert len(shared.audited("kill", scope="group:once")) == 1
+    assert shared.post(KILL, one, "bot", **key).status_code == 200
+    assert len(shared.audited("kill", scope="group:once")) == 2
 
 
 def test_with_redis_down_it_says_in_time_what_was_not_done(tmp_path: Path) -> None:
@@ -237,11 +245,10 @@ def test_a_kill_given_elsewhere_is_told_too(tmp_path: Path) -> None:
         assert found.get(f"/api/v1/kills/{ended['id'][:8]}").json()["certificate"]["is_complete"]
 
 
-def test_a_kill_that_nobody_knows_is_not_found(tmp_path: Path) -> None:
+def test_a_kill_that_nobody_knows_is_not_found(shared: Api) -> None:
     """404, and 422 never: any text may be asked for."""
-    with api(tmp_path) as found:
-        for name in ("nobody", "x", "%00", "a" * 200):
-            assert found.get(f"/api/v1/kills/{name}").status_code == 404
+    for name in ("nobody", "x", "%00", "a" * 200):
+        assert shared.get(f"/api/v1/kills/{name}").status_code == 404
 
 
 # -- reset, drill, sync ------------------------------------------------------------------------------------------------
@@ -271,8 +278,6 @@ def test_the_consoles_own_credentials_can_stop_and_cannot_undo(tmp_path: Path) -
     with own_server(tmp_path) as server:
         for role in (Role.CONSOLE, Role.ADMIN):
             server.cli("ACL", "SETUSER", *acl_line(fleet, AclUser(role, role.value, digest)).split()[1:])
-        from tests.integration.console.apis import Api, write_tokens
-
         tokens = write_tokens(tmp_path / "tokens")
         own = {"SKILLBUS_REDIS_USERNAME": "console", "SKILLBUS_REDIS_PASSWORD": "password"}
         own["SKILLBUS_HEARTBEAT_S"] = "0.2"
