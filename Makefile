@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports bench clean redis
+.PHONY: help demo test test-browser lint types imports bench clean redis chromium
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.run ## a whole fleet on this machine, and a kill
 	@$(BIN)/skillbus demo $(ARGS)
@@ -18,6 +18,10 @@ demo: .venv/.run ## a whole fleet on this machine, and a kill
 test: .venv/.dev redis ## every test, against real servers too
 	@echo "tests"
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+test-browser: .venv/.browser redis chromium ## the page in a real browser; ARGS=--screenshots makes docs/images anew
+	@echo "tests in a browser"
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
 
 lint: .venv/.dev ## ruff: rules and format
 	@echo "lint: rules, then format"
@@ -54,5 +58,13 @@ clean: ## remove .venv and every cache
 	@$(PIP) install --group dev
 	@touch $@
 
+.venv/.browser: .venv/.dev pyproject.toml
+	@echo "venv: installing what drives a browser"
+	@$(PIP) install --group browser
+	@touch $@
+
 redis:
 	@sh deploy/get-redis.sh
+
+chromium:
+	@sh deploy/get-chromium.sh
