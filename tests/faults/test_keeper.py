@@ -264,8 +264,9 @@ def test_a_killed_keeper_remembers_in_its_next_life(tmp_path: Path) -> None:
     with own_server(tmp_path) as server:
         with keeper_process(server, tmp_path / "keeper") as process:
             server.publish(FLEET.kill_channel, "still wanted")
-            eventually(lambda: tombstones_in(tmp_path / "keeper"), "it remembers")
             before = eventually(lambda: record_of(server), "it is recorded")
+            tombstone = tmp_path / "keeper" / "keeper" / "tombstones" / "prod~keeper~fleet~.json"
+            eventually(lambda: tombstone.exists() and '"epoch": 0' in tombstone.read_text(), "it remembers, settled")
             process.send_signal(signal.SIGKILL)
             process.wait()
         server.restart_empty()
