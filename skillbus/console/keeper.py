@@ -167,6 +167,7 @@ class Keeper:
         self._weigh()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._recorder.run())
+            group.create_task(self._show())
             group.create_task(Listener(self, self._ears, self._clock).run())
             group.create_task(self._beat())
             group.create_task(self._survey())
@@ -314,6 +315,14 @@ class Keeper:
     def _now_ms(self) -> int:
         """The server's clock; this machine's, to be shown, while no server ever told its own."""
         return self._time.now_ms() or wall_ms()
+
+    async def _show(self) -> None:
+        """What is kept changed: the standing follows at once."""
+        changed = self._kept.listen()
+        while True:
+            await changed.wait()
+            changed.clear()
+            self._weigh()
 
     def _weigh(self) -> None:
         """What is wrong, and since when."""

@@ -30,7 +30,7 @@ from skillbus.control.history import Wanted, newest
 from skillbus.core.audit import unpacked
 from skillbus.errors import SkillbusError
 
-ROWS_COUNT = 100
+ROWS_COUNT = 25
 """Pods on a page of the table."""
 
 _ENTRIES_COUNT = 12

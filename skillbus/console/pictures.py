@@ -9,6 +9,8 @@ from math import ceil, log10
 from skillbus.console import shapes
 
 _STEPS = (1, 2, 5)
+_LEAST_MS = 10
+"""Of a picture: what is shorter is no longer told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Curve:
     """How many pods were proved quiet, by the time since the order.
 
     Attributes:
-        points: of a polyline that only rises; y is down.
+        points: of a polyline that rises, and closes; y is down.
         ticks: of the time.
         marks: p50, p99, last.
     """
@@ -52,12 +54,12 @@ def curve_of(certificate: shapes.CertificateView | None) -> Curve | None:
     if certificate is None or not certificate.ack_ms:
         return None
     times = certificate.ack_ms
-    width_ms = nice(max(times[-1], 1))
+    width_ms = nice(max(times[-1], _LEAST_MS))
     points, last = ["0,100"], len(times)
     for number, ms in enumerate(times):
         x = ms * 100 / width_ms
         points += [f"{x:.2f},{100 - number * 100 / last:.2f}", f"{x:.2f},{100 - (number + 1) * 100 / last:.2f}"]
-    points.append("100,0")
+    points += ["100,0", "100,100"]
     named = (("p50", certificate.p50_s), ("p99", certificate.p99_s), ("last", certificate.max_s))
     found = [(name, seconds) for name, seconds in named if seconds is not None]
     marks = tuple(Mark(min(100, seconds * 100_000 / width_ms), f"{name} {took(seconds)}") for name, seconds in found)
@@ -68,7 +70,7 @@ def curve_of(certificate: shapes.CertificateView | None) -> Curve | None:
 def bars_of(drills: Sequence[shapes.AuditEntry]) -> tuple[tuple[Bar, ...], str]:
     """Drills, the oldest first, and what the top of the box means."""
     found = [(entry, _ms(entry.fields, "p50"), _ms(entry.fields, "max")) for entry in drills]
-    top_ms = nice(max((last for _, _, last in found), default=1) or 1)
+    top_ms = nice(max((_LEAST_MS, *(last for _, _, last in found))))
     pitch = 100 / max(12, len(found) or 1)
     bars = tuple(
         Bar(

@@ -9,6 +9,7 @@ business: a pod's (pod/watch.py), or a keeper's (console/keeper.py).
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Protocol
 
 from skillbus.clock import Clock
@@ -156,7 +157,17 @@ class Listener:
                 log.warning("subscription lost error=%s", harmless(str(error)))
             finally:
                 self._ears.lost()
-                await subscription.close()
+                await self._drop(subscription)
+
+    async def _drop(self, subscription: Subscription) -> None:
+        """Close it, once what has arrived is heard: nobody else may have been handed that."""
+        try:
+            with suppress(SkillbusError):
+                for _ in self._owner.awaited:  # A confirmation is no message, either.
+                    while (message := await subscription.get(0)) is not None:
+                        self._owner.heed(message, subscription.confirmed)
+        finally:
+            await subscription.close()
 
     async def _established(self) -> Subscription:
         async for attempt in endless(self._clock, 0.1):
@@ -171,7 +182,7 @@ class Listener:
                 await self._confirm(subscription)
                 await self._owner.catch_up()
             except BaseException:
-                await subscription.close()
+                await self._drop(subscription)
                 raise
         except SkillbusError as error:
             self._owner.unheard(error)

@@ -44,10 +44,12 @@ class WrittenFleet:
                 self._given[pod_id] |= given
         self.write(chosen, tell=tell)
 
-    def stop(self, ids: Iterable[str], record_id: str) -> None:
-        """These have obeyed the fleet's kill."""
+    def stop(self, ids: Iterable[str], record_id: str, order_ms: int) -> None:
+        """These have obeyed the fleet's kill, each a little later than the one before."""
         cause = CauseLine(kind="order", scope="fleet", record_id=record_id)
-        self.change(ids, state=State.STOPPED, causes=(cause,), quiet=True)
+        for pod_id in ids:
+            quiet_at_ms = order_ms + 40 + self.ids.index(pod_id) ** 2 // 6
+            self.change([pod_id], state=State.STOPPED, causes=(cause,), quiet=True, quiet_at_ms=quiet_at_ms)
 
     def write(self, ids: Iterable[str] = (), *, tell: bool = False) -> None:
         """Write the evidence of these, or of all."""

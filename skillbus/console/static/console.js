@@ -120,6 +120,7 @@ function paintStanding() {
   say($("pods-count"), String(podsCount));
   paintLegend(counts);
   wall.describe(counts);
+  document.querySelector('[data-opens="reset"]')?.toggleAttribute("data-idle", !fleet.status.kills.length);
   if (drill) say($("drill-last"), `Last good drill ${instant(drill.at_ms, fleet.nowMs)} by ${drill.by}: ${drill.sentence}`);
 }
 

@@ -2,7 +2,7 @@
 
 import { el, svg, took } from "./dom.js";
 
-const WIDTH = 624, LEFT = 8;
+const WIDTH = 624, LEFT = 8, LEAST_MS = 10;
 
 export function nice(ms) {
   const power = 10 ** Math.max(0, Math.ceil(Math.log10(ms)) - 1);
@@ -12,13 +12,13 @@ export function nice(ms) {
 export function acks(certificate) {
   const times = certificate.ack_ms;
   if (!times.length) return null;
-  const top = nice(Math.max(times.at(-1), 1));
+  const top = nice(Math.max(times.at(-1), LEAST_MS));
   const points = ["0,100"];
   times.forEach((ms, number) => {
     const x = ((ms * 100) / top).toFixed(2);
     points.push(`${x},${(100 - (number * 100) / times.length).toFixed(2)}`, `${x},${(100 - ((number + 1) * 100) / times.length).toFixed(2)}`);
   });
-  points.push("100,0", "0,100");
+  points.push("100,0", "100,100");
   const named = [["p50", certificate.p50_s], ["p99", certificate.p99_s], ["last", certificate.max_s]].filter(([, seconds]) => seconds != null);
   const words = named.map(([name, seconds]) => `${name} ${took(seconds)}`).join(", ");
   const box = svg("svg", { x: LEFT, y: 30, width: WIDTH, height: 130, viewBox: "0 0 100 100", preserveAspectRatio: "none" });
@@ -41,7 +41,7 @@ const timeOf = (entry, word) => (/^\d{1,9}$/.test(entry.fields[`answered_${word}
 // entries: of the audit, kind drill-result, the oldest first.
 export function drills(entries) {
   if (!entries.length) return null;
-  const top = nice(Math.max(1, ...entries.map((entry) => timeOf(entry, "max"))));
+  const top = nice(Math.max(LEAST_MS, ...entries.map((entry) => timeOf(entry, "max"))));
   const pitch = WIDTH / Math.max(12, entries.length);
   const nodes = [svg("line", { class: "axis", x1: LEFT, x2: LEFT + WIDTH, y1: 160, y2: 160 })];
   entries.forEach((entry, number) => {

@@ -3,7 +3,7 @@
 import { $, age, el, glyph, mark, say, show } from "./dom.js";
 import { BEAT, GROUPS, HEARS, ID, LATE, OFF, OUTCOME, PASS, selected, SKILLS, TWIN, VERSION, WHY, WORD } from "./fleet.js";
 
-const PAGE = 100;
+const PAGE = 25;
 const STRAGGLERS = 20;
 const LABELS = ["State", "Pod", "Last contact", "Hears", "Last pass", "Skills", "Version", "Groups", "Why"];
 

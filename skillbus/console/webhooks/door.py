@@ -32,7 +32,7 @@ from skillbus.core.scope import Fleet, Scope
 from skillbus.core.text import harmless
 from skillbus.errors import SkillbusError
 
-ANSWER_S = 2.5
+ANSWER_S = 2.0
 """Seconds until a sender is answered, whatever Redis does: Slack waits for 3, PagerDuty for 5."""
 
 MEMORY_COUNT = 10_000

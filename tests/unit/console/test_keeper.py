@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from skillbus.core.ports import Reading
 from skillbus.core.scope import Scope
 from tests.fakes.memory_bus import OOM, MemoryStore
 from tests.unit.console.keepers import FLEET, GROUP, POD, PROD, KeeperRig
@@ -278,6 +279,32 @@ def test_what_was_lost_is_written_back_and_told(rig: Make, store: MemoryStore, l
             assert before is not None
             assert (entry["scope"], entry["record"], entry["reason"]) == ("fleet", before.id, "still wanted")
             assert (one.standing.persisted_count, one.standing.restored_count) == (1, 1)
+
+    asyncio.run(main())
+
+
+def test_an_old_reading_is_no_loss(rig: Make, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reading from before an order that is weighed behind its record says nothing of it: nothing was lost."""
+
+    async def main() -> None:
+        async with rig() as one:
+            await one.until(0.1)
+            speak = one.bus.speak
+
+            async def late(scopes: Sequence[Scope], channel: str, echo: bytes) -> Reading:
+                reading = await speak([*scopes, GROUP], channel, echo)
+                store.publish(GROUP.kill_channel, b"stop")
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                assert store.record(GROUP) is not None
+                return reading
+
+            with monkeypatch.context() as patch:
+                patch.setattr(one.bus, "speak", late)
+                await one.until(1.5)
+            await one.until(5.0)
+            assert one.told("restored") == []
+            assert (one.standing.persisted_count, one.standing.restored_count) == (1, 0)
 
     asyncio.run(main())
 

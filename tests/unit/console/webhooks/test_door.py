@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from fastapi.routing import APIRoute
 
 import skillbus.console.webhooks as package
 from skillbus.bus.operator_bus import OrderAnswers
 from skillbus.console.webhooks import door as door_module
-from skillbus.console.webhooks import kinds, webhook_named
+from skillbus.console.webhooks import kinds, router, webhook_named
 from skillbus.console.webhooks.door import Door
 from skillbus.console.webhooks.settings import webhooks_given
 from skillbus.console.webhooks.webhook import Answer, Webhook
@@ -228,8 +229,9 @@ def test_bad_signatures_are_audited_and_nothing_else_happens() -> None:
     assert [refusal["via"] for refusal in console.refusals] == ["alertmanager", "pagerduty", "slack"]
 
 
-def test_many_scopes_are_all_stopped_a_few_at_a_time() -> None:
-    """A thousand alerts in a thousand scopes, with one of them refused: one entry in the audit, not a thousand."""
+def test_many_scopes_are_all_stopped_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand alerts in a thousand scopes, and a hundred in none: one entry in the audit, not a hundred."""
+    monkeypatch.setattr(door_module, "ANSWER_S", 60.0)
     console, running = Console(), {"now": 0, "most": 0}
     kill = console.kill
 
@@ -281,6 +283,16 @@ def test_a_webhook_sees_two_verbs_of_the_console() -> None:
     """What a door may have done ends at a kill and an audited refusal."""
     verbs = {name for name in vars(door_module.Orders) if not name.startswith("_")}
     assert verbs == {"fleet", "kill", "refuse"}
+
+
+def test_routes_are_the_doors_that_are_on_and_no_other() -> None:
+    """Each a POST of its own name, and what answers lies in this package."""
+    given = {f"SKILLBUS_WEBHOOK_{kind}_SECRET": SECRET for kind in ("SLACK", "PAGERDUTY")}
+    routes = [route for route in router(Console(), given).routes if isinstance(route, APIRoute)]
+    assert {route.path for route in routes} == {"/hooks/slack", "/hooks/pagerduty"}
+    assert all(route.methods == {"POST"} for route in routes)
+    assert {route.endpoint.__module__ for route in routes} == {"skillbus.console.webhooks"}
+    assert router(Console(), {}).routes == []
 
 
 FIFTH = '''
