@@ -19,6 +19,8 @@ from tests.pods import order, record_of
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.timeout(600)  # axe takes its time, and there are many states
+
 SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 THEMES = pytest.mark.parametrize("theme", ["light", "dark"])
 
