@@ -21,7 +21,7 @@ test: .venv/.dev redis sshd ## every test, against real servers too
 
 test-browser: .venv/.browser redis chromium ## the page in a real browser; ARGS=--screenshots makes docs/images anew
 	@echo "tests in a browser"
-	@$(BIN)/python -m pytest tests/browser $(ARGS)
+	@$(BIN)/python -m pytest tests/browser --timeout 600 $(ARGS)
 
 lint: .venv/.dev ## ruff: rules and format
 	@echo "lint: rules, then format"

@@ -1,4 +1,4 @@
-"""``python -m bench [imports|memory|fanout|skills|fleet|page]…``: run the benches and say which limits hold."""
+"""``python -m bench [imports|memory|fanout|skills|fleet|page|streams]…``: run the benches and say which limits hold."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import console_page, fanout, fleet, imports, memory, skills
+from bench import console_page, console_streams, fanout, fleet, imports, memory, skills
 from bench.server import Server
 
 
@@ -15,6 +15,7 @@ def main(names: list[str]) -> int:
     wanted = names or ["imports", "memory", "fanout", "skills", "fleet"]
     rows: list[tuple[str, float, float]] = []
     benches = {"memory": memory, "fanout": fanout, "skills": skills, "fleet": fleet, "page": console_page}
+    benches |= {"streams": console_streams}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         server = Server(folder / "redis")

@@ -91,7 +91,7 @@ def _opened(browser: Any, url: str) -> dict[str, float]:
     page = context.new_page()
     page.add_init_script(_NOTE)
     page.goto(url)
-    page.wait_for_function("bench.wall > 0", timeout=60_000)
+    page.wait_for_function("() => bench.wall > 0", timeout=60_000)
     page.wait_for_timeout(500)
     found: dict[str, float] = page.evaluate("bench")
     context.close()
@@ -104,7 +104,7 @@ def _bursts(browser: Any, url: str, fleet: WrittenFleet) -> tuple[float, float, 
     session = context.new_cdp_session(page)
     page.add_init_script(_NOTE)
     page.goto(url)
-    page.wait_for_function("bench.wall > 0", timeout=60_000)
+    page.wait_for_function("() => bench.wall > 0", timeout=60_000)
     heaps: list[float] = []
     page.evaluate("bench.task = bench.frame = bench.paints = 0")
     for number in range(BURSTS_COUNT):

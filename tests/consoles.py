@@ -24,6 +24,9 @@ from tests.servers import RealServer
 
 ANSWER_S = 30.0
 
+START_S = 90.0
+"""For the start alone: two seconds of a processor, on a machine that runs many at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -85,7 +88,9 @@ def serving(server: RealServer | str, folder: Path, *words: str, **given: str) -
         env = _env(server, folder, given)
         process = subprocess.Popen(_argv(words), env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        eventually(lambda: _url(folder, began) or process.poll() is not None, "the console listens, or has ended")
+        eventually(
+            lambda: _url(folder, began) or process.poll() is not None, "the console listens, or has ended", START_S
+        )
         url = _url(folder, began)
         assert url is not None, "the console ended before it listened"
         yield Console(url, process)

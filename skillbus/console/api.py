@@ -90,7 +90,7 @@ async def status(request: Request, who: Seer) -> shapes.Status:
     return console_of(request).status()
 
 
-@router.get("/pods")
+@router.get("/pods", response_model=shapes.Pods)
 async def pods(
     request: Request,
     who: Seer,
@@ -121,9 +121,6 @@ async def pods(
         pods=tuple(found[offset : offset + limit]),
     )
     return Response(page.model_dump_json(), media_type="application/json")  # once, and not by way of Python's own
-
-
-pods.__annotations__["return"] = shapes.Pods
 
 
 @router.get("/audit")

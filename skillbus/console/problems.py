@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from skillbus.console.doorway import HEADERS
 from skillbus.console.shapes import Problem
 from skillbus.control.history import NoSuchKill
 from skillbus.control.kill import OrderUnconfirmed
@@ -118,4 +119,6 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:
-    return answer_of(Refused(500, f"{type(error).__name__}: a defect: please report it, with the console's log"))
+    """Told outside of everything that adds headers."""
+    text = f"{type(error).__name__}: a defect: please report it, with the console's log"
+    return answer_of(Refused(500, text, headers=HEADERS))

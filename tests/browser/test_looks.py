@@ -19,6 +19,8 @@ from tests.pods import order, record_of
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.timeout(600)  # axe takes its time, and there are many states
+
 SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 THEMES = pytest.mark.parametrize("theme", ["light", "dark"])
 
@@ -79,7 +81,7 @@ def test_from_login_to_a_certificate(looking: tuple[Page, Looking], desk: Desk) 
         look.at("kill")
         page.locator("#kill-dialog [data-submit]").click()
         until_sentence(page, "STOPPING 0/44")
-        page.wait_for_function("document.getElementById('kill-part').dataset.kill !== ''")
+        page.wait_for_function("() => document.getElementById('kill-part').dataset.kill !== ''")
         record = str(page.locator("#kill-part").get_attribute("data-kill"))
         order_ms = ms_of(str(getattr(record_of(desk.server), "at", "")))
         fleet.stop(fleet.ids[:41], record, order_ms)
@@ -129,7 +131,7 @@ def test_ten_thousand(looking: tuple[Page, Looking], desk: Desk) -> None:
     page, look = looking
     with WrittenFleet(desk.server, "prod", 10_000) as fleet:
         enter(page, desk)
-        page.wait_for_function("document.getElementById('pods-count').textContent === '10000'")
+        page.wait_for_function("() => document.getElementById('pods-count').textContent === '10000'")
         fleet.change(fleet.ids[4000:4037], state=State.HOLDING, why="no answer from Redis within its lease")
         fleet.change(fleet.ids[7000:7300], deaf_since_ms=1, armed=False)
         until_sentence(page, "RUNNING 9663")

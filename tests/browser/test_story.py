@@ -99,6 +99,7 @@ def test_by_keyboard_alone(visits: Visits, desk: Desk) -> None:
 
 def test_without_scripts(visits: Visits, desk: Desk) -> None:
     """A browser without JavaScript sees the fleet, stops it, reads the certificate and resets it."""
+    visits.expect("422")
     with pods(desk):
         page = visits.enter(desk, java_script_enabled=False)
         while not page.locator("#sentence").inner_text().startswith("RUNNING 3"):

@@ -63,7 +63,7 @@ def test_redis_is_away(visits: Visits, desk: Desk) -> None:
         assert page.locator("#sentence").inner_text().startswith("UNKNOWN")
     finally:
         desk.server.thaw()
-    page.wait_for_function("!document.getElementById('sentence').innerText.startsWith('UNKNOWN')")
+    page.wait_for_function("() => !document.getElementById('sentence').innerText.startsWith('UNKNOWN')")
 
 
 def test_hostile_words(visits: Visits, desk: Desk) -> None:

@@ -65,7 +65,7 @@ class Visits:
     def context(self, size: tuple[int, int] = DESKTOP, **given: Any) -> BrowserContext:
         """A browser without a session."""
         viewport = {"width": size[0], "height": size[1]}
-        context = self.browser.new_context(viewport=viewport, **given)  # type: ignore[arg-type]
+        context = self.browser.new_context(viewport=viewport, **given)
         context.set_default_timeout(_PATIENCE_MS)
         return context
 

@@ -83,7 +83,13 @@ class WrittenFleet:
             return None
         number = self.ids.index(pod_id) if len(self.ids) < 1000 else 0
         last = PassLine(id=f"p-{pod_id}", outcome="ok", began_at_ms=now_ms - (240 + number % 60) * 1000, took_s=0.4)
-        whole = {"armed": True, "hears_since_ms": now_ms - 3_600_000, "version": __version__, "skills": SKILLS}
+        whole = {
+            "lease_s": 600.0,
+            "armed": True,
+            "hears_since_ms": now_ms - 3_600_000,
+            "version": __version__,
+            "skills": SKILLS,
+        }
         return Heartbeat(
             incarnation=f"i-{pod_id}", beat_at_ms=now_ms, started_at_ms=now_ms - 3_600_000,
             **{**whole, "last_pass": last, **given},

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from skillbus.console.tokens import line_of
-from tests.consoles import Console, serving
+from tests.consoles import START_S, Console, serving
 from tests.pods import PATIENCE_S, eventually, own_server
 from tests.servers import RealServer
 
@@ -91,7 +91,7 @@ def api(folder: Path, *config: str, words: tuple[str, ...] = (), armed: bool = T
         tokens = write_tokens(folder / "tokens")
         console = stack.enter_context(serving(server, folder, "--tokens", str(tokens), *words, **env))
         found = Api(server, console, tokens)
-        eventually(lambda: httpx.get(console.url + "/readyz", trust_env=False).status_code == 200, "it is ready")
+        eventually(lambda: httpx.get(console.url + "/readyz", trust_env=False).status_code == 200, "it is ready", START_S)
         yield found
 
 

@@ -218,8 +218,8 @@ def test_another_fleet_is_not_found(shared: Api) -> None:
 
 def test_a_path_prefix_is_honoured(tmp_path: Path) -> None:
     """Whether the proxy strips it or not, and whether it is set or named by a trusted proxy."""
-    given = {"SKILLBUS_CONSOLE_TRUSTED_PROXIES": "127.0.0.0/8"}
-    with api(tmp_path, words=("--root-path", "/services/skillbus"), **given) as found:
+    words = ("--root-path", "/services/skillbus")
+    with api(tmp_path, words=words, SKILLBUS_CONSOLE_TRUSTED_PROXIES="127.0.0.0/8") as found:
         assert found.get("/services/skillbus/api/v1/status").status_code == 200
         assert found.get("/api/v1/status").status_code == 200
         with found.client(TOKENS["admin"], **{"X-Forwarded-Prefix": "/elsewhere"}) as client:
