@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from redis import exceptions as wire
@@ -19,6 +20,7 @@ from skillbus.core.latch import ScopeReading, superseded
 from skillbus.core.orders import RECORD_LIMIT, KillRecord
 from skillbus.core.ports import Reading, Write, WriteAnswer
 from skillbus.core.scope import Fleet, Scope, ScopeKind
+from skillbus.core.text import harmless
 from skillbus.errors import BusDenied, BusNotReady
 
 HASH_TTL_S = 60
@@ -42,15 +44,16 @@ class RedisBus:
         return await RedisSubscription.open(self._endpoint, channels, self._name, patterns)
 
     async def read(self, scopes: Sequence[Scope]) -> Reading:
-        """Ask whether this is a master, then read every scope afresh; one round trip."""
+        """Ask whether this is a master and who we are there, then read every scope afresh; one round trip."""
         with translated(self._endpoint):
             async with self._client.pipeline(transaction=False) as pipe:
                 pipe.execute_command("ROLE")
+                pipe.execute_command("ACL", "WHOAMI")
                 queue_reads(pipe, scopes)
-                role, *answers = await pipe.execute(raise_on_error=False)
+                role, user, *answers = await pipe.execute(raise_on_error=False)
         async with self._resolving_anew():
             demand_master(role, self._endpoint)
-            return reading_of(scopes, answers, self._endpoint)
+            return replace(reading_of(scopes, answers, self._endpoint), user=_user(user))
 
     async def beat(
         self,
@@ -124,6 +127,11 @@ class RedisBus:
         """Drop the connection. Never raises."""
         with suppress(Exception):
             await self._client.aclose()
+
+
+def _user(answer: Any) -> str:
+    """The name in an answer to ACL WHOAMI; empty if it was refused (old rules, or a server before 6)."""
+    return harmless(answer.decode("utf-8", "replace"), 80) if isinstance(answer, bytes) else ""
 
 
 def queue_reads(pipe: Any, scopes: Sequence[Scope]) -> None:

@@ -86,6 +86,12 @@ class KillOrder(BaseModel):
         """The payload for a kill channel."""
         return json.dumps({"v": PROTOCOL_VERSION, **self.model_dump()}, ensure_ascii=False).encode()
 
+    @property
+    def lasting_id(self) -> str:
+        """Its id; of a raw message, which has none, one made of its words: the same in whoever hears it."""
+        words = "\0".join((self.at, self.by, self.via, self.reason, self.incident))
+        return self.id or "raw-" + hashlib.sha256(words.encode("utf-8", "replace")).hexdigest()[:16]
+
     def record(self, *, fallback_id: str, now_ms: int, heard_by: str = "") -> KillRecord:
         """The record of this order, as the first that heard it would persist it.
 

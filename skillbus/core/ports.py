@@ -126,6 +126,7 @@ class Reading:
         armed: whether the fleet's epoch exists.
         refusal: the server's words if it read but would not take the writes (out of memory, disk full).
         incarnations_count: how many incarnations the pod's hash holds; 0 if nobody asked.
+        user: the ACL user that the server takes us for; empty: it did not tell, or nobody asked.
     """
 
     scopes: Mapping[Scope, ScopeReading]
@@ -133,6 +134,7 @@ class Reading:
     armed: bool
     refusal: str = ""
     incarnations_count: int = 0
+    user: str = ""
 
 
 class Subscription(Protocol):

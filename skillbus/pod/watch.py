@@ -72,6 +72,7 @@ class Watch:
         sent_at_s = self._clock.now_s()
         reading = await self._bus.read(self._evidence.identity.scopes)
         self._evidence.note_server_ms(reading.server_ms, sent_at_s)
+        self._evidence.user = reading.user
         self._switch.fold(reading)
 
     def hearing(self) -> None:
@@ -114,7 +115,9 @@ class Watch:
         pod_id = self._evidence.identity.pod_id
         now_ms = self._evidence.now_ms()
         record = order.record(fallback_id=uuid.uuid4().hex, now_ms=now_ms, heard_by=pod_id)
+        obeyed = self._switch.memory.obeyed.get(scope)
         self._switch.hear(scope, record)
+        self._evidence.further.heard(obeyed, order, now_ms)
         log.warning("kill heard scope=%s record=%s", scope, harmless(record.id))
 
     def _sync(self, payload: bytes) -> None:

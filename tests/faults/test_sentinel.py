@@ -1,0 +1,84 @@
+"""Failover under Sentinel: the master is SIGKILLed, or frozen. Pods hold within the lease, and find the new one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from skillbus.core.latch import State
+from skillbus.core.orders import KillRecord
+from tests.pods import FAST, FLEET, WatchedPod, arm, eventually, freeze
+from tests.sentinels import Sentinels, sentinels
+from tests.servers import RawClient, RealServer, Refused
+
+
+def replicated(rig: Sentinels) -> bool:
+    """Whether the replica has the fleet's epoch."""
+    return rig.second.cli("EXISTS", FLEET.epoch_key) == 1
+
+
+def hearers_count(server: RealServer) -> int:
+    """How many connections to that server hear the kill channel."""
+    answer = server.cli("PUBSUB", "NUMSUB", FLEET.kill_channel)
+    assert isinstance(answer, list)
+    assert isinstance(answer[1], int)
+    return answer[1]
+
+
+def record_at(server: RealServer) -> KillRecord | None:
+    """The record that stands on that server."""
+    raw = server.cli("GET", FLEET.killed_key)
+    return KillRecord.parse(raw) if isinstance(raw, bytes) else None
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+def test_a_master_is_lost(tmp_path: Path, fault: str) -> None:
+    """No change stays beyond the lease; the pod works on through the new master, and hears a kill there.
+
+    A master that was frozen still calls itself one when it wakes: the pod has left it, and its word is nobody's.
+    """
+    with sentinels(tmp_path) as rig:
+        arm(rig.first)
+        eventually(lambda: replicated(rig), "the replica is armed, too")
+        with WatchedPod(rig.url, tmp_path, **FAST) as pod:
+            pod.until_works()
+            lost_at_s = freeze(rig.first)
+            if fault == "killed":
+                rig.first.kill()
+            pod.until_state(State.HOLDING)
+            pod.until(lambda: pod.pod.standing.quiet, "the pass has ended")
+            assert max(pod.worker.changes) <= lost_at_s + FAST["lease_s"]
+            eventually(lambda: rig.master_port() == rig.second.port, "a failover")
+            pod.until_works()
+            if fault == "frozen":
+                rig.first.thaw()
+            eventually(lambda: hearers_count(rig.second) == 1, "the pod listens at the new master")
+            rig.second.publish(FLEET.kill_channel, "after the failover")
+            pod.until_latched()
+            record = eventually(lambda: record_at(rig.second), "it is recorded at the new master")
+            assert record.reason == "after the failover"
+
+
+def test_a_kill_that_a_failover_lost_is_written_back(tmp_path: Path) -> None:
+    """The record never reached the replica, which becomes the master: who obeys it writes it there (protocol §4)."""
+    with sentinels(tmp_path) as rig:
+        arm(rig.first)
+        eventually(lambda: replicated(rig), "the replica is armed, too")
+        with WatchedPod(rig.url, tmp_path, **FAST) as pod:
+            pod.until_works()
+            freeze(rig.second)
+            rig.first.publish(FLEET.kill_channel, "soon lost")
+            pod.until_latched()
+            eventually(lambda: record_at(rig.first), "it is recorded at the old master")
+            rig.first.kill()
+            rig.second.thaw()  # with what the old one had sent still in its socket, which it would read
+            with RawClient(rig.second.port) as client:
+                eventually(lambda: client.call("ROLE")[0] == b"master", "a failover")
+                try:
+                    client.call("DEL", FLEET.killed_key)
+                except Refused as refused:
+                    raise AssertionError("the new master takes no writes") from refused
+            record = eventually(lambda: record_at(rig.second), "it is written back")
+            assert record.reason == "soon lost"
+            assert pod.state is State.STOPPED
