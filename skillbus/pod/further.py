@@ -63,6 +63,8 @@ def _is_the_same(obeyed: Obeyed, order: KillOrder, now_ms: int) -> bool:
     record = obeyed.record
     if order.id:
         return order.id == record.id
+    if not obeyed.recorded:  # what is obeyed was heard by this very pod, which hears a message once
+        return False
     at_ms = at_ms_of(record.at)
     soon = at_ms is not None and abs(now_ms - at_ms) < _SAME_WITHIN_MS
     return soon and bool(record.heard_by) and (order.reason, order.by) == (record.reason, record.by)
