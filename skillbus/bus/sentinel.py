@@ -84,7 +84,7 @@ class Sentinels:
     async def _ask(self, host: str, port: int, timeout_s: float) -> tuple[int, str, int]:
         """``(configuration epoch, host, port)``, as one Sentinel says."""
         kind = SSLConnection if "ssl_cert_reqs" in self.options else Connection
-        connection = kind(host=host, port=port, **self._timed(timeout_s))
+        connection: Any = kind(host=host, port=port, **self._timed(timeout_s))
         try:
             await connection.connect()
             await connection.send_command("SENTINEL", "MASTER", self.service)
