@@ -90,12 +90,8 @@ class Doctor:
     @property
     def _sentinel_names(self) -> list[str]:
         """Those that were named, and those of the URL."""
-        of_url = self.endpoint.sentinels
-        named = (
-            [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in of_url.addresses]
-            if of_url
-            else []
-        )
+        addresses = self.endpoint.sentinels.addresses if self.endpoint.sentinels else ()
+        named = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses]
         return list(dict.fromkeys((*self.sentinels, *named)))
 
     @property
