@@ -14,6 +14,7 @@ from typing import Any
 from redis import exceptions as wire
 
 from skillbus.bus.connect import Client, Endpoint, error_of, translated
+from skillbus.bus.sentinel import server_of
 from skillbus.bus.subscription import RedisSubscription
 from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.latch import ScopeReading, superseded
@@ -84,7 +85,7 @@ class RedisBus:
         count = written[3] if isinstance(written[3], int) else 0
         async with self._resolving_anew():
             refusal = _spoiled(written, self._endpoint)
-        return Reading(reading.scopes, reading.server_ms, reading.armed, refusal, count)
+        return replace(reading, refusal=refusal, incarnations_count=count, server=server_of(self._client))
 
     async def tell_skills(self, digest: str, value: bytes) -> None:
         """``EXISTS``, then ``SETNX``: equal digests are equal values, so the first writer has written for all.

@@ -114,9 +114,11 @@ class _AtMaster:
     patience_s: float
     host: str
     port: int
+    server = ""
 
     async def _connect(self) -> None:
         self.host, self.port = await self.sentinels.master(self.patience_s * _SHARE)
+        type(self).server = f"{self.host}:{self.port}"
         await super()._connect()  # type: ignore[misc]
 
     async def on_connect(self) -> None:
@@ -134,6 +136,14 @@ def connection_class(sentinels: Sentinels, timeout_s: float, *, is_tls: bool) ->
     """The class of connections to the master that ``sentinels`` know."""
     kind = SSLConnection if is_tls else Connection
     return type("MasterConnection", (_AtMaster, kind), {"sentinels": sentinels, "patience_s": timeout_s})
+
+
+def server_of(client: Any) -> str:
+    """Where the one connection of ``client`` leads, by its last word from Sentinels; empty: its URL names none.
+
+    Its class is its own, as ``connection_class`` made it: so what one client found is nothing that another one reads.
+    """
+    return str(getattr(client.connection_pool.connection_class, "server", ""))
 
 
 def is_sentinel(url: str) -> bool:
