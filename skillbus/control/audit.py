@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from skillbus.bus.audit_streams import AuditRow, AuditStreams
 from skillbus.bus.operator_bus import OperatorBus
 from skillbus.core.audit import at_ms_of, is_kill_of
-from skillbus.core.heartbeat import CauseLine, FurtherLine, Heartbeat
+from skillbus.core.heartbeat import RAW, CauseLine, FurtherLine, Heartbeat
 from skillbus.core.latch import CauseKind
 from skillbus.core.orders import KillRecord
 from skillbus.core.scope import Scope
@@ -25,6 +25,10 @@ ORDERS_LIMIT = 1000
 """Orders that a reset names. Of more, the oldest are only counted."""
 
 _NAMES_COUNT = 10
+
+_SAME_MS = 11_000
+"""A keeper tells the same raw message once in ten seconds (console/accounts.py): so far behind its entry, and a second
+for the ways and clocks of two hearers, a pod's line may mean the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,8 @@ async def unaudited(bus: OperatorBus) -> list[Entry]:
     if found:
         async with aclosing(merged(bus, newest_first=True)) as entries:
             async for entry in entries:
-                if entry.fields.get("kind") == "kill":
-                    found.pop((entry.fields.get("scope", ""), entry.fields.get("record", "")), None)
+                for place in [place for place, one in found.items() if _tells_of(entry, one)]:
+                    del found[place]
                 if not found:
                     break
     return list(found.values())
@@ -147,6 +151,16 @@ def _further_entry(by_pod: Mapping[str, FurtherLine], now_ms: int) -> Entry:
     times = max(line.times for line in by_pod.values())
     fields = {"kind": "heard", "scope": last.scope, "record": last.id, **told, "times": str(times)}
     return Entry(min(last.at_ms, now_ms), PODS, "", fields)
+
+
+def _tells_of(entry: Entry, heard: Entry) -> bool:
+    """Whether an entry of a stream tells of the order that pods heard: by its id, or by the payload of a raw message."""
+    told = entry.fields
+    if told.get("kind") != "kill" or told.get("scope") != heard.fields["scope"]:
+        return False
+    record = heard.fields["record"]
+    is_payload = record.startswith(RAW) and told.get("payload") == record.removeprefix(RAW)
+    return told.get("record") == record or (is_payload and entry.at_ms >= heard.at_ms - _SAME_MS)
 
 
 def _is_order(cause: CauseLine) -> bool:
@@ -216,10 +230,9 @@ async def since_reset(bus: OperatorBus, scope: Scope, epoch: int | None) -> Sinc
                 found.append(entry)
                 del found[ORDERS_LIMIT:]
         orders = sorted([*orders, *found[::-1]], key=lambda e: e.at_ms)[-ORDERS_LIMIT:]
-    known = {entry.fields.get("record", "") for entry in orders}
     fresh = _fresh(beats, epoch)
     found_out = _heard(fresh, now_ms).values()
-    heard = [entry for entry in found_out if _is_further(entry, scope, known, epoch)]
+    heard = [entry for entry in found_out if _is_further(entry, scope, orders, epoch)]
     merged_orders = sorted([*orders, *heard], key=lambda e: e.at_ms)[-ORDERS_LIMIT:]
     left_out_count = count + len(heard) - len(merged_orders) + _unnamed_count(fresh, scope, epoch)
     return Since(tuple(merged_orders), left_out_count, last)
@@ -256,9 +269,9 @@ def _fresh(beats: Mapping[str, Sequence[Heartbeat]], epoch: int | None) -> dict[
     }
 
 
-def _is_further(entry: Entry, scope: Scope, known: set[str], epoch: int | None) -> bool:
-    is_new = entry.fields["record"] not in known and entry.at_ms >= (epoch or 0)
-    return entry.fields["scope"] == scope.label and is_new
+def _is_further(heard: Entry, scope: Scope, audited: Sequence[Entry], epoch: int | None) -> bool:
+    is_new = heard.at_ms >= (epoch or 0) and not any(_tells_of(entry, heard) for entry in audited)
+    return heard.fields["scope"] == scope.label and is_new
 
 
 def ordered_anew(rows: Sequence[AuditRow], scope: Scope) -> bool:

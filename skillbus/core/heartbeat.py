@@ -77,11 +77,15 @@ class DrillLine(BaseModel):
     channels: tuple[str, ...] = ()
 
 
+RAW = "raw-"
+"""Before the digest of a raw message's payload, in place of the id that it does not have."""
+
+
 class FurtherLine(BaseModel):
     """A further order for a scope that was killed already, as one incarnation heard it (docs/protocol.md §8).
 
     Attributes:
-        id: the order's own; of a raw message one that is made of its words, the same in every pod.
+        id: the order's own; of a raw message ``raw-`` and the digest of its payload, the same in every pod.
         at_ms: server time at which it was heard, the last time.
         times: how often it was heard.
     """

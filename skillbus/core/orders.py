@@ -59,6 +59,11 @@ def _text_fields(value: dict[str, Any], names: tuple[str, ...], limit: int) -> d
     return {name: _clean(value[name], limit) for name in names if isinstance(value.get(name), str)}
 
 
+def payload_digest(payload: bytes) -> str:
+    """By what whoever hears a raw message knows it again: it brings no id, and no two hearers could agree on one."""
+    return hashlib.sha256(payload).hexdigest()[:32]
+
+
 class KillOrder(BaseModel):
     """A kill as it was sent. Fields nobody gave are empty."""
 
@@ -85,12 +90,6 @@ class KillOrder(BaseModel):
     def to_bytes(self) -> bytes:
         """The payload for a kill channel."""
         return json.dumps({"v": PROTOCOL_VERSION, **self.model_dump()}, ensure_ascii=False).encode()
-
-    @property
-    def lasting_id(self) -> str:
-        """Its id; of a raw message, which has none, one made of its words: the same in whoever hears it."""
-        words = "\0".join((self.at, self.by, self.via, self.reason, self.incident))
-        return self.id or "raw-" + hashlib.sha256(words.encode("utf-8", "replace")).hexdigest()[:16]
 
     def record(self, *, fallback_id: str, now_ms: int, heard_by: str = "") -> KillRecord:
         """The record of this order, as the first that heard it would persist it.

@@ -8,9 +8,9 @@ it goes with the next heartbeat, so that no flood of messages becomes one of hea
 from __future__ import annotations
 
 from skillbus.core.audit import at_ms_of
-from skillbus.core.heartbeat import FurtherLine
+from skillbus.core.heartbeat import RAW, FurtherLine
 from skillbus.core.latch import Obeyed
-from skillbus.core.orders import KillOrder
+from skillbus.core.orders import KillOrder, payload_digest
 from skillbus.core.text import harmless
 
 LIMIT = 8
@@ -38,11 +38,11 @@ class FurtherOrders:
         """The youngest ones, the last heard last."""
         return tuple(self._lines.values())
 
-    def heard(self, obeyed: Obeyed | None, order: KillOrder, now_ms: int) -> None:
-        """An order was heard at ``now_ms`` (server time), while ``obeyed`` was what stopped its scope."""
+    def heard(self, obeyed: Obeyed | None, order: KillOrder, payload: bytes, now_ms: int) -> None:
+        """``order`` was heard, as ``payload``, at ``now_ms`` (server time), while ``obeyed`` stopped its scope."""
         if obeyed is None or obeyed.lifted or _is_the_same(obeyed, order, now_ms):
             return
-        key = (obeyed.scope.label, order.lasting_id)
+        key = (obeyed.scope.label, order.id or RAW + payload_digest(payload))
         before = self._lines.pop(key, None)
         self._lines[key] = FurtherLine(
             scope=obeyed.scope.label,

@@ -124,7 +124,7 @@ class Watch:
         record = order.record(fallback_id=uuid.uuid4().hex, now_ms=now_ms, heard_by=pod_id)
         obeyed = self._switch.memory.obeyed.get(scope)
         self._switch.hear(scope, record)
-        self._evidence.further.heard(obeyed, order, now_ms)
+        self._evidence.further.heard(obeyed, order, payload, now_ms)
         log.warning("kill heard scope=%s record=%s", scope, harmless(record.id))
 
     def _sync(self, payload: bytes) -> None:
