@@ -22,11 +22,13 @@ class Sentinels:
     Attributes:
         first: the master at the beginning. ``second`` is its replica.
         ports: of the Sentinels.
+        password: of the Sentinels' ``default`` user; empty: none.
     """
 
     first: RealServer
     second: RealServer
     ports: tuple[int, ...]
+    password: str = ""
 
     @property
     def url(self) -> str:
@@ -35,7 +37,7 @@ class Sentinels:
 
     def master_port(self, sentinel: int = 0) -> int:
         """Of the master that a Sentinel names."""
-        with RawClient(self.ports[sentinel]) as client:
+        with logged_in(self.ports[sentinel], self.password) as client:
             address = client.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         assert isinstance(address, list)
         assert isinstance(address[1], bytes)
@@ -43,37 +45,46 @@ class Sentinels:
 
 
 @contextmanager
-def sentinels(folder: Path, down_after_ms: int = 500) -> Iterator[Sentinels]:
+def sentinels(folder: Path, down_after_ms: int = 500, password: str = "") -> Iterator[Sentinels]:
     """The rig, once every Sentinel knows the others and the replica."""
     binary = server_binary()
     with ExitStack() as stack:
         first = stack.enter_context(RealServer(binary, folder / "first"))
         replica = f"replicaof {HOST} {first.port}"
         second = stack.enter_context(RealServer(binary, folder / "second", replica, "repl-diskless-sync-delay 0"))
-        ports = tuple(stack.enter_context(_sentinel(folder / f"s{i}", first.port, down_after_ms)) for i in range(3))
-        rig = Sentinels(first, second, ports)
-        eventually(lambda: all(map(_knows_all, ports)), "every Sentinel knows the others and the replica")
+        ports = tuple(
+            stack.enter_context(_sentinel(folder / f"s{i}", first.port, down_after_ms, password)) for i in range(3)
+        )
+        rig = Sentinels(first, second, ports, password)
+        eventually(
+            lambda: all(_knows_all(port, password) for port in ports), "every Sentinel knows the others and the replica"
+        )
         yield rig
 
 
-def _knows_all(port: int) -> bool:
-    with RawClient(port) as client:
+def logged_in(port: int, password: str) -> RawClient:
+    """A connection to a Sentinel."""
+    return RawClient(port, user="default" if password else "", password=password)
+
+
+def _knows_all(port: int, password: str) -> bool:
+    with logged_in(port, password) as client:
         flat = client.call("SENTINEL", "MASTER", SERVICE)
     assert isinstance(flat, list)
     told = dict(zip(flat[::2], flat[1::2], strict=False))
     return (told[b"num-other-sentinels"], told[b"num-slaves"]) == (b"2", b"1")
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, password: str) -> bool:
     try:
-        with RawClient(port) as client:
+        with logged_in(port, password) as client:
             return client.call("PING") == b"PONG"
     except OSError:
         return False
 
 
 @contextmanager
-def _sentinel(folder: Path, master_port: int, down_after_ms: int) -> Iterator[int]:
+def _sentinel(folder: Path, master_port: int, down_after_ms: int, password: str) -> Iterator[int]:
     folder.mkdir(parents=True)
     port = free_port()
     lines = (
@@ -84,6 +95,8 @@ def _sentinel(folder: Path, master_port: int, down_after_ms: int) -> Iterator[in
         f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}",
         f"sentinel failover-timeout {SERVICE} 3000",
     )
+    if password:  # the same for all: a Sentinel logs in at the others with its own
+        lines += (f'requirepass "{password}"',)
     (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
     with (folder / "sentinel.log").open("wb") as log:
         process = subprocess.Popen(
@@ -95,7 +108,7 @@ def _sentinel(folder: Path, master_port: int, down_after_ms: int) -> Iterator[in
             start_new_session=True,
         )
     try:
-        eventually(lambda: _answers(port), "the Sentinel answers")
+        eventually(lambda: _answers(port, password), "the Sentinel answers")
         yield port
     finally:
         process.kill()

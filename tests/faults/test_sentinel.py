@@ -36,8 +36,9 @@ def record_at(server: RealServer) -> KillRecord | None:
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 def test_a_master_is_lost(tmp_path: Path, fault: str) -> None:
-    """No change stays beyond the lease. At the first instant at which the pod runs again, it hears a bare message at the
-    new master. A master that was frozen still calls itself one when it wakes: the pod has left it.
+    """No change stays beyond the lease. Once the pod runs again, it hears a bare message at the new master at once.
+
+    A master that was frozen still calls itself one when it wakes: the pod has left it.
     """
     with sentinels(tmp_path) as rig:
         arm(rig.first)

@@ -85,7 +85,7 @@ def test_a_running_pod_holds_as_soon_as_another_server_answers(
 
 
 def test_a_server_that_was_gone_for_a_moment_aborts_nothing(rig: Make) -> None:
-    """One beat fails; the next is answered by the same server, where the pod hears itself: the lease goes on from it."""
+    """One beat fails; the next is answered by the same server, where the pod hears itself: it works on."""
 
     async def main() -> None:
         async with rig(endless) as pod:
@@ -101,9 +101,9 @@ def test_a_server_that_was_gone_for_a_moment_aborts_nothing(rig: Make) -> None:
 
 
 def test_answers_alone_renew_nothing_behind_an_address_that_may_have_moved(rig: Make) -> None:
-    """Beats failed, then answers come and no echo does: it may be another server. The lease of the beat at 4 ends at 10.
+    """Beats failed, then answers come and no echo does: it may be another server.
 
-    It would be deaf at 10.25 anyhow, and must not have had a lease from the answers until then.
+    The lease of the beat at 4 ends at 10. Answers without an echo lengthen it by nothing.
     """
 
     async def main() -> None:
