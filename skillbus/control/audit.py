@@ -154,7 +154,7 @@ def _further_entry(by_pod: Mapping[str, FurtherLine], now_ms: int) -> Entry:
 
 
 def _tells_of(entry: Entry, heard: Entry) -> bool:
-    """Whether an entry of a stream tells of the order that pods heard: by its id, or by the payload of a raw message."""
+    """Whether an entry of a stream tells of the order that pods heard: by its id, or a raw message's payload."""
     told = entry.fields
     if told.get("kind") != "kill" or told.get("scope") != heard.fields["scope"]:
         return False

@@ -114,9 +114,12 @@ def test_a_pod_says_as_whom_it_writes(guarded: RealServer, tmp_path: Path) -> No
         env = environ_of(guarded)
         shared = eventually(lambda: _finding(skillbus("doctor", "-o", "json", env=env).json), "doctor says so")
         assert shared["severity"] == "warning"
+        assert skillbus("status", "-o", "json", env=env).json["identity"] == "shared"
+        assert "identity: shared" in skillbus("status", env=env).out
         told = skillbus("kill", "x", "-o", "json", env=env).json
-        assert told["identity"] == "shared", told
-        assert "1 pod as the ACL user 'default'" in told["identity_sentence"]
+        proof = told["certificate"]
+        assert proof["identity"] == "shared", told
+        assert "1 pod as the ACL user 'default'" in proof["identity_sentence"]
         kept = skillbus("history", told["record"]["id"], env=env).out
         assert "identity: shared" in kept
     guarded.cli("DEL", "skillbus:{prod}:killed")
