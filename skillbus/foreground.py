@@ -68,7 +68,7 @@ def _ourselves() -> tuple[str, ...]:
     the program of a pod would inherit it.
     """
     package = importlib.machinery.PathFinder.find_spec("skillbus", [path for path in sys.path[1:] if path])
-    if package is not None:
+    if package is not None and package.origin is not None:  # A folder of that name without us is no package.
         return ("-m", "skillbus.foreground")
     folder = str(Path(skillbus.__file__).resolve().parent.parent)
     run = f"sys.path.append({folder!r}); runpy.run_module('skillbus.foreground', run_name='__main__', alter_sys=True)"

@@ -87,16 +87,16 @@ def _answers(port: int, password: str) -> bool:
 def _sentinel(folder: Path, master_port: int, down_after_ms: int, password: str) -> Iterator[int]:
     folder.mkdir(parents=True)
     port = free_port()
-    lines = (
+    lines = [
         f"bind {HOST}",
         f"port {port}",
         f"dir {folder}",
         f"sentinel monitor {SERVICE} {HOST} {master_port} 2",
         f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}",
         f"sentinel failover-timeout {SERVICE} 3000",
-    )
+    ]
     if password:  # the same for all: a Sentinel logs in at the others with its own
-        lines += (f'requirepass "{password}"',)
+        lines.append(f'requirepass "{password}"')
     (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
     with (folder / "sentinel.log").open("wb") as log:
         process = subprocess.Popen(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import yaml
 
 from skillbus.core.latch import State
 from skillbus.core.metrics import Figures, exposition
-from tests.exposition import parsed
+from tests.exposition import PROMTOOL, parsed
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -98,10 +95,6 @@ def test_the_documentation_names_each_metric() -> None:
     told = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     named = {name.partition("{")[0] for name in re.findall(r"`(skillbus_[a-z_]+(?:\{\w+\})?)`", told)}
     assert named == set(EXPORTED)
-
-
-PROMTOOL = shutil.which("promtool", path=os.pathsep.join((str(Path(sys.executable).parent), os.defpath)))
-"""As deploy/get-promtool.sh brings it, or the system's."""
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
