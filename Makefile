@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser lint types imports bench lab wheel test-jupyter clean redis sshd chromium
+.PHONY: help demo test test-browser lint types imports bench lab wheel test-jupyter clean redis sshd chromium promtool
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -15,7 +15,7 @@ help: ## what there is to make
 demo: .venv/.run ## a whole fleet on this machine, and a kill
 	@$(BIN)/skillbus demo $(ARGS)
 
-test: .venv/.dev redis sshd ## every test, against real servers too
+test: .venv/.dev redis sshd promtool ## every test, against real servers too
 	@echo "tests"
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
@@ -83,3 +83,6 @@ sshd:
 
 chromium:
 	@sh deploy/get-chromium.sh
+
+promtool: .venv/.dev
+	@sh deploy/get-promtool.sh "$(CURDIR)/$(BIN)/promtool"

@@ -7,6 +7,7 @@ environment, in one variable that no program inherits. Heavy imports are inside,
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
 import logging
 import os
@@ -16,9 +17,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+import skillbus
 from skillbus.output import ERROR, INTERRUPTED, KILLED, OK, UNKNOWN, Output, print_json, say, spoken
 
 if TYPE_CHECKING:
@@ -54,8 +57,22 @@ def become(
         rollback: a skill's name and the digest to restore, for ``skillbus rollback``.
     """
     told = {"given": dict(given), "program": list(program), "once": once, "output": output, "rollback": rollback}
-    command = [sys.executable, "-P", "-m", "skillbus.foreground", *sys.argv[1:]]
+    command = [sys.executable, "-P", *_ourselves(), *sys.argv[1:]]
     os.execve(sys.executable, command, os.environ | {TOLD: json.dumps(told)})  # noqa: S606 (no shell is what we want)
+
+
+def _ourselves() -> tuple[str, ...]:
+    """This module, for a Python that does not look into the working folder: it is not to import what lies there.
+
+    From a checkout that is not installed we are found in that folder alone, and so we say where. Not in PYTHONPATH, for
+    the program of a pod would inherit it.
+    """
+    package = importlib.machinery.PathFinder.find_spec("skillbus", [path for path in sys.path[1:] if path])
+    if package is not None and package.origin is not None:  # A folder of that name without us is no package.
+        return ("-m", "skillbus.foreground")
+    folder = str(Path(skillbus.__file__).resolve().parent.parent)
+    run = f"sys.path.append({folder!r}); runpy.run_module('skillbus.foreground', run_name='__main__', alter_sys=True)"
+    return ("-c", f"import runpy, sys; {run}")
 
 
 def main() -> None:

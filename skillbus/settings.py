@@ -125,13 +125,20 @@ class BusSettings(_Group):
     """How Redis is reached."""
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """``redis://``, ``rediss://`` (TLS) or ``unix://``. A secret, for it can bear a password. Default: this machine."""
+    """``redis://``, ``rediss://`` (TLS), ``unix://``, or ``redis+sentinel://host:26379,host2:26379/service/0``. A
+    secret, for it can bear a password. Default: this machine."""
 
     redis_username: str | None = None
     """The ACL user, if the URL names none."""
 
     redis_password: SecretStr | None = None
     """Its password, if the URL bears none."""
+
+    sentinel_username: str | None = None
+    """The ACL user at the Sentinels, if the URL names some and they ask for one."""
+
+    sentinel_password: SecretStr | None = None
+    """The password at the Sentinels, which is not that of Redis."""
 
     fleet: str = "default"
     """The namespace of one fleet on that Redis."""

@@ -34,6 +34,8 @@ def endpoint_of(bus: BusSettings) -> Endpoint:
         username=bus.redis_username,
         password=bus.redis_password.get_secret_value() if bus.redis_password else None,
         timeout_s=bus.command_timeout_s,
+        sentinel_username=bus.sentinel_username,
+        sentinel_password=bus.sentinel_password.get_secret_value() if bus.sentinel_password else None,
     )
 
 

@@ -6,8 +6,15 @@ TYPE before their samples, no sample twice, the last line ended.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
+
+PROMTOOL = shutil.which("promtool", path=os.pathsep.join((str(Path(sys.executable).parent), os.defpath)))
+"""As deploy/get-promtool.sh brings it, or the system's; None: there is none."""
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _SAMPLE = re.compile(rf"({_NAME})(?:\{{([^{{}}]*)\}})? (NaN|[+-]Inf|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")

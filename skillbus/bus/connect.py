@@ -18,18 +18,18 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from redis import exceptions as wire
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from skillbus.bus.sentinel import OWN_QUERY, SCHEMES, Sentinels, connection_class, is_sentinel, sentinels_of, server_url
 from skillbus.errors import BadSettings, BusDenied, BusNotReady, BusUnreachable, SkillbusError
 
 Client = Any
 """A ``redis.asyncio.Redis``. The library's annotations mix its RESP2, RESP3 and decoded answers, and cannot be used."""
 
-_NOT_YET = ("sentinel", "cluster")
-_SCHEMES = ("redis", "rediss", "unix")
-_HOW = "write redis://host:6379/0, rediss://… (TLS) or unix:///path"
+_SCHEMES = ("redis", "rediss", "unix", *SCHEMES)
+_HOW = "write redis://host:6379/0, rediss://… (TLS), unix:///path or redis+sentinel://host:26379/service/0"
 _QUERY = frozenset({"db", "username", "password"})
 # What can be said in text. A query overrules what we pass, so anything else would undo a guarantee of ours.
 _TLS_WORDS = ("keyfile", "certfile", "cert_reqs", "ca_certs", "ca_data", "ca_path", "check_hostname", "ciphers")
@@ -38,12 +38,18 @@ _TLS_QUERY = frozenset({f"ssl_{word}" for word in _TLS_WORDS} | {"ssl_password"}
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where Redis is, and who we are there."""
+    """Where Redis is, and who we are there.
+
+    Attributes:
+        sentinel_username: who we are at the Sentinels, if the URL names some and they ask.
+    """
 
     url: str = field(repr=False)
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     timeout_s: float = 1.0
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         try:
@@ -54,17 +60,21 @@ class Endpoint:
             tail = self.url.rpartition("@")[2].partition("?")[0]
             raise BadSettings(f"{tail!r} is no Redis URL, for it has no scheme: {_HOW}")
         scheme = parts.scheme.lower()
-        if any(word in scheme for word in _NOT_YET):
+        if "cluster" in scheme:
             raise BadSettings(
-                f"a {scheme}:// URL is not supported yet: give the master's own redis:// or rediss:// URL"
+                f"a {scheme}:// URL is not supported: a fleet needs one master, not Redis Cluster; {_HOW}"
             )
         if scheme not in _SCHEMES:
             raise BadSettings(f"{self.shown!r} is no Redis URL: {_HOW}")
         _check_options(parts, self.shown)
         try:
-            parse_url(self.url)
+            _check_tls(self._options)
         except ValueError as error:
             raise BadSettings(f"{self.shown!r} is no Redis URL: {_first_line(error)}") from None
+        except Exception as error:
+            raise BadSettings(f"{self.shown!r} has an ssl_ option that cannot be used: {_why(error)}") from None
+        if is_sentinel(self.url):
+            self.sentinels  # noqa: B018 - it raises
 
     @property
     def shown(self) -> str:
@@ -73,14 +83,27 @@ class Endpoint:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     @property
+    def _options(self) -> dict[str, Any]:
+        """What the URL says of a connection to the server itself."""
+        parts = urlsplit(self.url)
+        return dict(parse_url(server_url(parts) if is_sentinel(self.url) else self.url))
+
+    @property
+    def sentinels(self) -> Sentinels | None:
+        """The Sentinels that know the master; None: the URL names the master itself."""
+        if not is_sentinel(self.url):
+            return None
+        return sentinels_of(urlsplit(self.url), self.sentinel_username, self.sentinel_password)
+
+    @property
     def user(self) -> str:
         """The ACL user that we are there; empty: the server's default one."""
-        return self.username or str(parse_url(self.url).get("username") or "")
+        return self.username or str(self._options.get("username") or "")
 
     @property
     def database(self) -> int:
         """The database number that all keys live in."""
-        return int(parse_url(self.url).get("db", 0))
+        return int(self._options.get("db", 0))
 
     def client(self, name: str) -> Client:
         """A client that holds one connection at most: commands queue for it, so that a pod never needs a third."""
@@ -99,25 +122,44 @@ class Endpoint:
         }
         if urlsplit(self.url).scheme.lower() != "unix":
             options |= {"socket_keepalive": True, "socket_keepalive_options": _keepalive()}
-        pool = BlockingConnectionPool.from_url(self.url, max_connections=1, timeout=self.timeout_s, **options)
+        options |= self._options
+        sentinels = self.sentinels
+        if sentinels is not None:
+            is_tls = options.pop("connection_class", Connection) is SSLConnection
+            options["connection_class"] = connection_class(sentinels, self.timeout_s, is_tls=is_tls)
+        pool = BlockingConnectionPool(max_connections=1, timeout=self.timeout_s, **options)
         return Redis.from_pool(pool)
 
 
 def _check_options(parts: SplitResult, shown: str) -> None:
     scheme = parts.scheme.lower()
-    if scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,9}/?", parts.path):
+    if scheme not in ("unix", *SCHEMES) and not re.fullmatch(r"/?[0-9]{0,9}/?", parts.path):
         raise BadSettings(f"{shown!r} is no Redis URL: its path is the number of a database: write …/0")
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         what = repr(name[:40]) if value else "an option without a value"
-        if name in _TLS_QUERY and scheme != "rediss":
+        if name in _TLS_QUERY and not scheme.startswith("rediss"):
             raise BadSettings(f"{shown!r} has {what} in its query, which is for TLS: write rediss://…, or leave it out")
-        if name not in _QUERY | _TLS_QUERY:
+        if name not in _QUERY | _TLS_QUERY | (OWN_QUERY if scheme in SCHEMES else frozenset()):
             raise BadSettings(
                 f"{shown!r} has {what} in its query, which cannot be set there: leave it out "
                 "(db, username, password and, for rediss://, the ssl_ options can; for times see SKILLBUS_*)"
             )
         if name == "db" and not re.fullmatch("[0-9]{1,9}", value):
             raise BadSettings(f"{shown!r} has a db in its query that is no number: write ?db=0")
+
+
+def _check_tls(options: dict[str, Any]) -> None:
+    """Make what the ssl_ options ask for, so that a bad one is told now and not at the first connection."""
+    if options.get("connection_class") is SSLConnection:
+        kwargs = {name: value for name, value in options.items() if name != "connection_class"}
+        SSLConnection(**kwargs).ssl_context.get()
+
+
+def _why(error: Exception) -> str:
+    """A file's fault by its own words; the path is the operator's, and is shown."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f" ({error.filename})" if error.filename else "")
+    return _first_line(error)
 
 
 def _keepalive() -> dict[int, int]:

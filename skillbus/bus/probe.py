@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis import exceptions as wire
 
 from skillbus.bus.connect import Endpoint, translated
+from skillbus.bus.sentinel import OWN_QUERY, SCHEMES
 from skillbus.core.text import harmless
 from skillbus.errors import BadSettings, SkillbusError
 
@@ -113,19 +114,20 @@ def endpoint_at(endpoint: Endpoint, address: str, *, logged_in: bool, database: 
     login, _, host = parts.netloc.rpartition("@")
     scheme = parts.scheme
     if address:
-        host, scheme = _netloc(address), "redis" if scheme.lower() == "unix" else scheme
+        host = _netloc(address)
+        scheme = "redis" if scheme.lower() == "unix" else SCHEMES.get(scheme.lower(), scheme)
     is_socket = scheme.lower() == "unix"
-    left_out = (frozenset() if logged_in else _OURS) | {"db"}
+    left_out = (frozenset() if logged_in else _OURS) | {"db"} | (OWN_QUERY if address else frozenset())
     query = [(name, value) for name, value in parse_qsl(parts.query) if name not in left_out]
     number = endpoint.database if logged_in and database else 0
     if is_socket:
         query.append(("db", str(number)))
-    path = parts.path if is_socket else f"/{number}"
+    path = parts.path if is_socket or scheme.lower() in SCHEMES else f"/{number}"
     netloc = f"{login}@{host}" if logged_in and login else host
     url = urlunsplit((scheme, netloc, path, urlencode(query), ""))
     if not logged_in:
-        return Endpoint(url, timeout_s=endpoint.timeout_s)
-    return Endpoint(url, endpoint.username, endpoint.password, endpoint.timeout_s)
+        return replace(endpoint, url=url, username=None, password=None)
+    return replace(endpoint, url=url)
 
 
 def _netloc(address: str) -> str:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from redis import exceptions as wire
 
 from skillbus.bus.connect import Client, Endpoint, error_of, translated
+from skillbus.bus.sentinel import server_of
 from skillbus.bus.subscription import RedisSubscription
 from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.latch import ScopeReading, superseded
 from skillbus.core.orders import RECORD_LIMIT, KillRecord
 from skillbus.core.ports import Reading, Write, WriteAnswer
 from skillbus.core.scope import Fleet, Scope, ScopeKind
+from skillbus.core.text import harmless
 from skillbus.errors import BusDenied, BusNotReady
 
 HASH_TTL_S = 60
@@ -42,15 +45,16 @@ class RedisBus:
         return await RedisSubscription.open(self._endpoint, channels, self._name, patterns)
 
     async def read(self, scopes: Sequence[Scope]) -> Reading:
-        """Ask whether this is a master, then read every scope afresh; one round trip."""
+        """Ask whether this is a master and who we are there, then read every scope afresh; one round trip."""
         with translated(self._endpoint):
             async with self._client.pipeline(transaction=False) as pipe:
                 pipe.execute_command("ROLE")
+                pipe.execute_command("ACL", "WHOAMI")
                 queue_reads(pipe, scopes)
-                role, *answers = await pipe.execute(raise_on_error=False)
+                role, user, *answers = await pipe.execute(raise_on_error=False)
         async with self._resolving_anew():
             demand_master(role, self._endpoint)
-            return reading_of(scopes, answers, self._endpoint)
+            return replace(reading_of(scopes, answers, self._endpoint), user=_user(user))
 
     async def beat(
         self,
@@ -82,7 +86,7 @@ class RedisBus:
         count = written[3] if isinstance(written[3], int) else 0
         async with self._resolving_anew():
             refusal = _spoiled(written, self._endpoint)
-        return Reading(reading.scopes, reading.server_ms, reading.armed, refusal, count)
+        return replace(reading, refusal=refusal, incarnations_count=count, server=server_of(self._client))
 
     async def tell_skills(self, digest: str, value: bytes) -> None:
         """``EXISTS``, then ``SETNX``: equal digests are equal values, so the first writer has written for all.
@@ -125,6 +129,11 @@ class RedisBus:
         """Drop the connection. Never raises."""
         with suppress(Exception):
             await self._client.aclose()
+
+
+def _user(answer: Any) -> str:
+    """The name in an answer to ACL WHOAMI; empty if it was refused (old rules, or a server before 6)."""
+    return harmless(answer.decode("utf-8", "replace"), 80) if isinstance(answer, bytes) else ""
 
 
 def queue_reads(pipe: Any, scopes: Sequence[Scope]) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from skillbus.bus.connect import Client, Endpoint, translated
+from skillbus.bus.sentinel import server_of
 from skillbus.core.ports import Message
 from skillbus.errors import BusUnreachable
 
@@ -57,6 +58,11 @@ class RedisSubscription:
     def confirmed(self) -> frozenset[str]:
         """The channels and patterns whose confirmation was counted on this connection."""
         return frozenset(self._confirmed)
+
+    @property
+    def server(self) -> str:
+        """The address that it leads to, where Sentinels name it."""
+        return server_of(self._client)
 
     async def get(self, timeout_s: float) -> Message | None:
         """The next message, or None after ``timeout_s`` or a confirmation."""

@@ -28,6 +28,8 @@ def show_proof(told: Told) -> None:
     console.print(_times(told), markup=False)
     if told.held is not None:
         console.print(f"held {told.held.sentence()}", markup=False)
+    if told.identity_sentence:
+        console.print(f"identity: {harmless(told.identity_sentence, 400)}", markup=False)
     if told.interrupted:
         console.print("NOT COMPLETE: the waiting was interrupted: who is missing may have stopped since", markup=False)
     console.print(harmless(told.sentence, 2000), markup=False, style="bold")
@@ -92,6 +94,8 @@ def proof_fields(told: Told) -> dict[str, Any]:
         "max_s": max_s,
         "held": None if told.held is None else {"sentence": told.held.sentence(), **asdict(told.held)},
         "order_ms": told.order_ms,
+        "identity": told.identity,
+        "identity_sentence": told.identity_sentence,
         "pods": [asdict(line) for line in told.lines],
         "left_out": told.left_out_count,
         "histogram": [{"up_to_ms": ms or None, "stopped": count} for ms, count in told.histogram],

@@ -94,6 +94,7 @@ def _print(report: ResetReport, scope: Scope, output: Output) -> None:
     console = stdout()
     for order in report.lifted:
         said = f'lifted: "{order.reason}" by {order.by or "?"} via {order.via or "?"}'
+        said += f", heard {order.times} times" if order.times > 1 else ""
         said += {"pods": " (nobody audited it: its pods tell of it)"}.get(order.source, "")
         console.print(harmless(said, 1000), markup=False)
     if report.left_out_count:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from skillbus.control.status import Status
+    from skillbus.core.credentials import Credentials
     from skillbus.core.roster import Life, PodView
     from skillbus.settings import Settings
 
@@ -85,7 +86,23 @@ async def _look(settings: Settings) -> Status:
 def kill_lines(seen: Status) -> list[str]:
     """Every kill that the headline does not name already; and how long ago it was seen that a kill would be heard."""
     kills = [f"{scope} is killed: {record.sentence()}" for scope, record in seen.kills if scope.name]
-    return kills + _drill_lines(seen)
+    return kills + _identity_lines(seen) + _drill_lines(seen)
+
+
+def _identity_lines(seen: Status) -> list[str]:
+    """Only what somebody should know before he believes the table: an identity that is not shared is no news."""
+    from skillbus.core.credentials import Identity
+    from skillbus.core.text import harmless
+
+    found = _credentials(seen)
+    return [f"identity: {harmless(found.sentence(), 400)}"] if found.identity is Identity.SHARED else []
+
+
+def _credentials(seen: Status) -> Credentials:
+    """Of the pods that may still act."""
+    from skillbus.core.credentials import of_users
+
+    return of_users((life.pod_id, life.beat.user) for pod in seen.pods for life in pod.current)
 
 
 def _drill_lines(seen: Status) -> list[str]:
@@ -193,6 +210,7 @@ def fleet_fields(seen: Status) -> dict[str, Any]:
         "headline": headline(seen),
         "kills": [{"scope": str(scope), "record": record.model_dump()} for scope, record in seen.kills],
         "last_good_drill": _drill_field(seen),
+        "identity": _credentials(seen).identity,
         "counts": dict(seen.counts()),
     }
 

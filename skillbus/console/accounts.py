@@ -12,7 +12,6 @@ It decides what is told; it sends nothing before the record is settled, and noth
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 
 from skillbus.clock import Clock
 from skillbus.core.audit import at_ms_of
-from skillbus.core.orders import KillRecord
+from skillbus.core.orders import KillRecord, payload_digest
 from skillbus.core.ports import KeeperBus, Write, WriteAnswer
 from skillbus.core.scope import Scope
 from skillbus.core.text import harmless
@@ -124,7 +123,7 @@ class Accounts:
     def heard(self, scope: Scope, record: KillRecord, payload: bytes, *, named: bool) -> None:
         """A message came, and its record is about to be written."""
         unsettled = self._unsettled.setdefault(scope, _Unsettled())
-        digest = hashlib.sha256(payload).hexdigest()[:32]
+        digest = payload_digest(payload)
         if digest in unsettled.heard:
             return
         if len(unsettled.heard) >= DISTINCT_LIMIT:

@@ -137,7 +137,7 @@ def _any_pod(fleet: Fleet, user: AclUser, stops: Sequence[Scope]) -> Grant:
     scopes = _scopes_of(fleet, user)
     own = user.pod_id or "*"
     echo = fleet.echo_channel(own)
-    return _TRANSACTION, [
+    return (*_TRANSACTION, "acl|whoami"), [
         _selector("exists get getrange", reads=_records(scopes)),
         _selector("get watch", reads=_epochs(scopes)),
         _selector("setnx", writes=_records(stops)),

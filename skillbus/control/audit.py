@@ -6,14 +6,14 @@ that nobody audited (a raw PUBLISH) is known by what it left: the record, and th
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from skillbus.bus.audit_streams import AuditRow, AuditStreams
 from skillbus.bus.operator_bus import OperatorBus
 from skillbus.core.audit import at_ms_of, is_kill_of
-from skillbus.core.heartbeat import CauseLine, Heartbeat
+from skillbus.core.heartbeat import RAW, CauseLine, FurtherLine, Heartbeat
 from skillbus.core.latch import CauseKind
 from skillbus.core.orders import KillRecord
 from skillbus.core.scope import Scope
@@ -25,6 +25,10 @@ ORDERS_LIMIT = 1000
 """Orders that a reset names. Of more, the oldest are only counted."""
 
 _NAMES_COUNT = 10
+
+_SAME_MS = 11_000
+"""A keeper tells the same raw message once in ten seconds (console/accounts.py): so far behind its entry, and a second
+for the ways and clocks of two hearers, a pod's line may mean the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,8 @@ async def unaudited(bus: OperatorBus) -> list[Entry]:
     if found:
         async with aclosing(merged(bus, newest_first=True)) as entries:
             async for entry in entries:
-                if entry.fields.get("kind") == "kill":
-                    found.pop((entry.fields.get("scope", ""), entry.fields.get("record", "")), None)
+                for place in [place for place, one in found.items() if _tells_of(entry, one)]:
+                    del found[place]
                 if not found:
                     break
     return list(found.values())
@@ -124,10 +128,39 @@ def _heard(beats: Mapping[str, Sequence[Heartbeat]], now_ms: int) -> dict[tuple[
     for pod_id, found in sorted(beats.items()):
         for cause in {(c.scope, c.record_id): c for beat in found for c in beat.causes if _is_order(c)}.values():
             obeying.setdefault((cause.scope, cause.record_id), (cause, []))[1].append(pod_id)
-    return {
+    obeyed = {
         place: Entry(_at_ms(cause.at, now_ms), PODS, "", {**_fields_of(cause), "pods": _names(pods)})
         for place, (cause, pods) in obeying.items()
     }
+    return {**_further(beats, now_ms), **obeyed}
+
+
+def _further(beats: Mapping[str, Sequence[Heartbeat]], now_ms: int) -> dict[tuple[str, str], Entry]:
+    """Every order that pods heard for a scope that was killed already, by scope and id: one for all its hearers."""
+    heard: dict[tuple[str, str], dict[str, FurtherLine]] = {}
+    for pod_id, found in sorted(beats.items()):
+        for line in (line for beat in found for line in beat.further if line.scope and line.id):
+            by_pod = heard.setdefault((line.scope, line.id), {})
+            by_pod[pod_id] = max(line, by_pod.get(pod_id, line), key=lambda one: one.at_ms)
+    return {place: _further_entry(by_pod, now_ms) for place, by_pod in heard.items()}
+
+
+def _further_entry(by_pod: Mapping[str, FurtherLine], now_ms: int) -> Entry:
+    last = max(by_pod.values(), key=lambda line: line.at_ms)
+    told = {"by": last.by, "via": last.via, "reason": last.reason, "pods": _names(list(by_pod))}
+    times = max(line.times for line in by_pod.values())
+    fields = {"kind": "heard", "scope": last.scope, "record": last.id, **told, "times": str(times)}
+    return Entry(min(last.at_ms, now_ms), PODS, "", fields)
+
+
+def _tells_of(entry: Entry, heard: Entry) -> bool:
+    """Whether an entry of a stream tells of the order that pods heard: by its id, or a raw message's payload."""
+    told = entry.fields
+    if told.get("kind") != "kill" or told.get("scope") != heard.fields["scope"]:
+        return False
+    record = heard.fields["record"]
+    is_payload = record.startswith(RAW) and told.get("payload") == record.removeprefix(RAW)
+    return told.get("record") == record or (is_payload and entry.at_ms >= heard.at_ms - _SAME_MS)
 
 
 def _is_order(cause: CauseLine) -> bool:
@@ -197,11 +230,23 @@ async def since_reset(bus: OperatorBus, scope: Scope, epoch: int | None) -> Sinc
                 found.append(entry)
                 del found[ORDERS_LIMIT:]
         orders = sorted([*orders, *found[::-1]], key=lambda e: e.at_ms)[-ORDERS_LIMIT:]
-    known = {entry.fields.get("record", "") for entry in orders}
-    found_out = _heard(_fresh(beats, epoch), now_ms).values()
-    heard = [entry for entry in found_out if _is_further(entry, scope, known, epoch)]
+    fresh = _fresh(beats, epoch)
+    found_out = _heard(fresh, now_ms).values()
+    heard = [entry for entry in found_out if _is_further(entry, scope, orders, epoch)]
     merged_orders = sorted([*orders, *heard], key=lambda e: e.at_ms)[-ORDERS_LIMIT:]
-    return Since(tuple(merged_orders), count + len(heard) - len(merged_orders), last)
+    left_out_count = count + len(heard) - len(merged_orders) + _unnamed_count(fresh, scope, epoch)
+    return Since(tuple(merged_orders), left_out_count, last)
+
+
+def _unnamed_count(beats: Mapping[str, Sequence[Heartbeat]], scope: Scope, epoch: int | None) -> int:
+    """Orders that pods heard and had no room for, by the pod that heard most: each heard the same ones."""
+    return max((beat.further_left_out_count for beat in _hearers(beats, scope, epoch)), default=0)
+
+
+def _hearers(beats: Mapping[str, Sequence[Heartbeat]], scope: Scope, epoch: int | None) -> Iterator[Heartbeat]:
+    for beat in (beat for found in beats.values() for beat in found):
+        if any(line.scope == scope.label and line.at_ms >= (epoch or 0) for line in beat.further):
+            yield beat
 
 
 async def _back_to_reset(reader: _Reader, scope: Scope) -> AsyncIterator[Entry]:
@@ -224,9 +269,9 @@ def _fresh(beats: Mapping[str, Sequence[Heartbeat]], epoch: int | None) -> dict[
     }
 
 
-def _is_further(entry: Entry, scope: Scope, known: set[str], epoch: int | None) -> bool:
-    is_new = entry.fields["record"] not in known and entry.at_ms >= (epoch or 0)
-    return entry.fields["scope"] == scope.label and is_new
+def _is_further(heard: Entry, scope: Scope, audited: Sequence[Entry], epoch: int | None) -> bool:
+    is_new = heard.at_ms >= (epoch or 0) and not any(_tells_of(entry, heard) for entry in audited)
+    return heard.fields["scope"] == scope.label and is_new
 
 
 def ordered_anew(rows: Sequence[AuditRow], scope: Scope) -> bool:

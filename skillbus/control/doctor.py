@@ -57,7 +57,7 @@ class Doctor:
 
     async def look(self) -> Facts:
         """Everything that can be seen now."""
-        sentinels = await asyncio.gather(*(look_at_sentinel(self.endpoint, name) for name in self.sentinels))
+        sentinels = await asyncio.gather(*(look_at_sentinel(self.endpoint, name) for name in self._sentinel_names))
         here = await look_at_node(self.endpoint, self.fleet, "", is_local=self._is_local)
         async with Probe(self.endpoint) as probe:
             user = word_or_unseen(await probe.ask("ACL", "WHOAMI"))
@@ -69,7 +69,7 @@ class Doctor:
                 kill_channel=self.fleet.scope.kill_channel,
                 url=self.endpoint.shown,
                 is_local=self._is_local,
-                is_tls=urlsplit(self.endpoint.url).scheme.lower() == "rediss",
+                is_tls=urlsplit(self.endpoint.url).scheme.lower().startswith("rediss"),
                 database=self.endpoint.database,
                 is_pod=bool(self.pod_id),
                 user=user,
@@ -86,6 +86,13 @@ class Doctor:
                 numsub_count=await self._numsub(probe),
                 drills=await self._drills(probe),
             )
+
+    @property
+    def _sentinel_names(self) -> list[str]:
+        """Those that were named, and those of the URL."""
+        addresses = self.endpoint.sentinels.addresses if self.endpoint.sentinels else ()
+        named = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses]
+        return list(dict.fromkeys((*self.sentinels, *named)))
 
     @property
     def _is_local(self) -> bool:

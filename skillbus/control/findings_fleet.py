@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from skillbus.bus.probe import Unseen
 from skillbus.control.facts import Facts, KeyFacts
 from skillbus.control.findings import Finding, broken, counted, named, note, ok, unseen, warning
+from skillbus.core.credentials import Identity, of_users
 from skillbus.core.latch import State
 from skillbus.core.orders import PROTOCOL_VERSION
 from skillbus.core.roster import Life, PodView
@@ -77,6 +78,7 @@ def _roster(facts: Facts) -> Iterator[Finding]:
         cure = "start pods; until then use skillbus kill, which stores the order: a bare PUBLISH would be lost"
         found.append(warning("pods", f"no live pod is known in fleet '{facts.fleet}'", cure))
     yield from found
+    yield from _identity(facts.pods)
     if not found:
         yield ok("pods", f"{counted(len(current), 'live pod')}, each hears itself and every kill channel")
 
@@ -133,6 +135,20 @@ def _doubts(pods: Sequence[PodView]) -> Iterator[Finding]:
     if doubtful:
         cure = "run programs with skillbus run -- PROGRAM on Linux, where a guard can vouch; end what is left by hand"
         yield warning("unvouched", f"the end of their work cannot be vouched for: {named(doubtful)}", cure)
+
+
+def _identity(pods: Sequence[PodView]) -> Iterator[Finding]:
+    """Only what live pods say: who wrote what is silent now writes no more."""
+    found = of_users((life.pod_id, life.beat.user) for pod in pods for life in pod.current)
+    if found.identity is Identity.SHARED:
+        users = named(f"{name} ({counted(count, 'pod')})" for name, count in found.shared)
+        cure = "a user for each pod (skillbus acl --pod ID …); until then certificates say identity: shared"
+        yield warning("identity", f"pods share an ACL user, and each could write another's evidence: {users}", cure)
+    elif found.silent_count:
+        cure = "let them run this version, with the ACL lines of skillbus acl (ACL WHOAMI)"
+        yield note("identity", f"{counted(found.silent_count, 'live pod')} do not say as which ACL user", cure)
+    elif found.pods_count:
+        yield ok("identity", "each live pod says that it writes as an ACL user of its own")
 
 
 def _listeners(facts: Facts) -> Finding:

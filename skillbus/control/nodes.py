@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -101,14 +102,14 @@ def replicas_of(node: NodeFacts) -> list[str]:
 
 
 async def look_at_sentinel(endpoint: Endpoint, address: str) -> SentinelFacts:
-    """One Sentinel: first as nobody, then as ourselves if it wants a login."""
+    """One Sentinel: first as nobody, then, if it wants a login, as whom the settings name for Sentinels, then as us."""
     name = harmless(address, 80)
     answer: Any = None
-    for logged_in in (False, True):
-        try:
-            there = endpoint_at(endpoint, address, logged_in=logged_in, database=False)
-        except BadSettings as error:
-            return SentinelFacts(name, failure=str(error))
+    try:
+        ways = _ways_in(endpoint, address)
+    except BadSettings as error:
+        return SentinelFacts(name, failure=str(error))
+    for there in ways:
         async with Probe(there) as probe:
             answer = await probe.ask("SENTINEL", "MASTERS")
             if not isinstance(answer, Unseen):
@@ -116,6 +117,15 @@ async def look_at_sentinel(endpoint: Endpoint, address: str) -> SentinelFacts:
         if not answer.needs_login and not answer.denied:
             break
     return SentinelFacts(name, failure=answer.why)
+
+
+def _ways_in(endpoint: Endpoint, address: str) -> list[Endpoint]:
+    nobody = endpoint_at(endpoint, address, logged_in=False)
+    own = endpoint.sentinels.options if endpoint.sentinels else {}
+    username = endpoint.sentinel_username or own.get("username")
+    password = endpoint.sentinel_password or own.get("password")
+    named = [replace(nobody, username=username, password=password)] if password else []
+    return [nobody, *named, endpoint_at(endpoint, address, logged_in=True, database=False)]
 
 
 async def _watched(probe: Probe, name: str, masters: list[dict[str, str]]) -> SentinelFacts:

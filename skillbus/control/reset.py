@@ -41,6 +41,7 @@ class LiftedOrder:
 
     Attributes:
         source: whose word it is: ``control``, ``bot:<name>``, ``pods``, ``record``.
+        times: how often it was heard, as far as a pod counted.
     """
 
     at_ms: int
@@ -49,6 +50,7 @@ class LiftedOrder:
     reason: str
     record_id: str
     source: str = "record"
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,7 @@ def _lifted(stored: bytes | None, since: Since) -> tuple[LiftedOrder, ...]:
 
 def _order_of(entry: Entry) -> LiftedOrder:
     by, via, reason, record_id = (entry.fields.get(key, "") for key in ("by", "via", "reason", "record"))
-    return LiftedOrder(entry.at_ms, by, via, reason, record_id, entry.source)
+    return LiftedOrder(entry.at_ms, by, via, reason, record_id, entry.source, int(entry.fields.get("times", "1")))
 
 
 async def arm(bus: OperatorBus, by: str) -> bool:

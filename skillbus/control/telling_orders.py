@@ -85,7 +85,8 @@ def what_of(entry: Entry) -> str:
         return f"{fields.get('sentence', '')} [{record}]"
     if kind == "heard":
         pods = f" obeyed by {fields['pods']}" if fields.get("pods") else ""
-        return f"{reason} [{record}]{pods}; nobody audited it"
+        times = f", heard {fields['times']} times" if fields.get("times", "1") != "1" else ""
+        return f"{reason} [{record}]{pods}{times}; nobody audited it"
     if kind == "refused":
         return f"{fields.get('what', '')} {reason}: {fields.get('why', '')}"
     if kind == "reset":

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from skillbus.core.certificate import Certificate, Held, Line, Proof
+from skillbus.core.credentials import Identity
 from skillbus.core.orders import KillRecord
 from skillbus.core.scope import Scope
 
@@ -36,6 +37,8 @@ class Told:
         times_s: p50, p99 and the longest time from order to quiet; None: nobody stopped, or the time is not known.
         lines: those that are kept.
         left_out_count: lines that are not.
+        identity: who could have written the evidence: ``own``, ``shared``, ``unknown`` (core/credentials.py).
+        identity_sentence: that, for people; empty: it is an older certificate, which did not say.
         histogram: ``(up to so many ms, how many stopped)``, if lines were left out. The last one is open: 0 ms.
     """
 
@@ -51,6 +54,8 @@ class Told:
     order_ms: int = 0
     left_out_count: int = 0
     histogram: tuple[tuple[int, int], ...] = ()
+    identity: str = str(Identity.UNKNOWN)
+    identity_sentence: str = ""
 
 
 def told_of(certificate: Certificate, held: Held | None, *, interrupted: bool) -> Told:
@@ -66,6 +71,8 @@ def told_of(certificate: Certificate, held: Held | None, *, interrupted: bool) -
         lines=certificate.lines,
         held=held,
         order_ms=certificate.order_ms,
+        identity=str(certificate.credentials.identity),
+        identity_sentence=certificate.credentials.sentence(),
     )
 
 
@@ -93,6 +100,8 @@ def _dumped(told: Told, lines: Sequence[Line], histogram: tuple[tuple[int, int],
         "times_s": told.times_s,
         "held": asdict(told.held) if told.held else None,
         "order_ms": told.order_ms,
+        "identity": told.identity,
+        "identity_sentence": told.identity_sentence,
         "pods": [_row(line) for line in lines],
         "left_out": len(told.lines) - len(lines),
         "histogram": histogram,
@@ -131,6 +140,8 @@ def unpacked(text: str) -> Told | None:
             held=_held(value["held"]),
             order_ms=order_ms,
             left_out_count=int(value["left_out"]),
+            identity=str(value.get("identity", Identity.UNKNOWN)),
+            identity_sentence=str(value.get("identity_sentence", "")),
             histogram=tuple((int(ms), int(count)) for ms, count in value["histogram"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):

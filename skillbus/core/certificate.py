@@ -9,9 +9,10 @@ counts in it too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from skillbus.core.credentials import Credentials, credentials_of
 from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.latch import State
 from skillbus.core.orders import KillRecord, iso
@@ -96,6 +97,7 @@ class Certificate:
     Attributes:
         order_ms: server time of the order.
         timed: whether the server told it. If not, it is the time of the first look behind it, and no time is claimed.
+        credentials: who could have written the evidence.
     """
 
     record: KillRecord
@@ -103,6 +105,7 @@ class Certificate:
     lines: tuple[Line, ...]
     order_ms: int = 0
     timed: bool = True
+    credentials: Credentials = field(default_factory=Credentials)
 
     def count(self, proof: Proof) -> int:
         """How many incarnations landed there."""
@@ -213,7 +216,7 @@ def certify(
         for pod_id, last in sorted(reached.items())
         if last is None
     ]
-    return Certificate(record, scope, tuple(lines), order_ms, timed)
+    return Certificate(record, scope, tuple(lines), order_ms, timed, credentials_of(heartbeats))
 
 
 def _last(pod_id: str, beats: Sequence[Heartbeat], scope: Scope) -> str | None:

@@ -77,6 +77,30 @@ class DrillLine(BaseModel):
     channels: tuple[str, ...] = ()
 
 
+RAW = "raw-"
+"""Before the digest of a raw message's payload, in place of the id that it does not have."""
+
+
+class FurtherLine(BaseModel):
+    """A further order for a scope that was killed already, as one incarnation heard it (docs/protocol.md §8).
+
+    Attributes:
+        id: the order's own; of a raw message ``raw-`` and the digest of its payload, the same in every pod.
+        at_ms: server time at which it was heard, the last time.
+        times: how often it was heard.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    scope: str
+    id: str
+    by: str = ""
+    via: str = ""
+    reason: str = ""
+    at_ms: Millis = 0
+    times: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1
+
+
 class Heartbeat(BaseModel):
     """One incarnation's evidence. One field of the pod's hash, named by the incarnation.
 
@@ -116,6 +140,9 @@ class Heartbeat(BaseModel):
     ended_at_ms: Millis = 0
     drill: DrillLine | None = None
     drills_before: tuple[DrillLine, ...] = ()
+    further: tuple[FurtherLine, ...] = ()
+    further_left_out_count: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    user: str = ""
 
     @classmethod
     def parse(cls, raw: bytes) -> Self | None:

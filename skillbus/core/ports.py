@@ -126,6 +126,8 @@ class Reading:
         armed: whether the fleet's epoch exists.
         refusal: the server's words if it read but would not take the writes (out of memory, disk full).
         incarnations_count: how many incarnations the pod's hash holds; 0 if nobody asked.
+        user: the ACL user that the server takes us for; empty: it did not tell, or nobody asked.
+        server: the address that answered, where Sentinels name it; empty: the URL's own, whoever is behind it.
     """
 
     scopes: Mapping[Scope, ScopeReading]
@@ -133,6 +135,8 @@ class Reading:
     armed: bool
     refusal: str = ""
     incarnations_count: int = 0
+    user: str = ""
+    server: str = ""
 
 
 class Subscription(Protocol):
@@ -141,6 +145,11 @@ class Subscription(Protocol):
     @property
     def confirmed(self) -> frozenset[str]:
         """The channels and patterns whose confirmation was counted on this very connection."""
+        ...
+
+    @property
+    def server(self) -> str:
+        """The address that it leads to, where Sentinels name it; empty: the URL's own, whoever is behind it."""
         ...
 
     async def get(self, timeout_s: float) -> Message | None:

@@ -9,6 +9,7 @@ from skillbus.core.latch import CauseKind
 from skillbus.core.outcome import Outcome
 from skillbus.core.text import harmless
 from skillbus.pod.drill import Drills
+from skillbus.pod.further import FurtherOrders
 from skillbus.pod.identity import Identity
 from skillbus.pod.server_time import ServerTime
 from skillbus.pod.switch import Standing, Switch
@@ -28,6 +29,8 @@ class Evidence(ServerTime):
         drills: those that this pod heard.
         doing: what the pass in flight says that it is at; empty if there is none, or it says nothing.
         is_watched: whether somebody asked for the pass in flight, and so may look on.
+        further: orders that it heard for a scope that was killed already.
+        user: the ACL user that the server takes it for; empty: the server did not tell.
     """
 
     def __init__(self, identity: Identity, clock: Clock, lease_s: float) -> None:
@@ -41,6 +44,8 @@ class Evidence(ServerTime):
         self.outcomes: dict[str, int] = {str(outcome): 0 for outcome in Outcome}
         self.ignored_count = 0
         self.drills = Drills(clock)
+        self.further = FurtherOrders()
+        self.user = ""
         self.skills = ""
         self.rests_until_s: float | None = None
         self.doing = ""
@@ -96,6 +101,9 @@ class Evidence(ServerTime):
             version=__version__,
             drill=drills[0] if drills else None,
             drills_before=tuple(drills[1:]),
+            further=self.further.lines,
+            further_left_out_count=self.further.left_out_count,
+            user=self.user,
             **self._instants(standing),
         )
 

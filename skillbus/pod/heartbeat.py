@@ -10,7 +10,7 @@ from pathlib import Path
 
 from skillbus.clock import Clock
 from skillbus.core.heartbeat import Heartbeat
-from skillbus.core.latch import LATCHED
+from skillbus.core.latch import LATCHED, State
 from skillbus.core.ports import Bus
 from skillbus.core.text import harmless
 from skillbus.errors import BusUnreachable, SkillbusError
@@ -61,6 +61,7 @@ class Beating:
         self._soon = False
         self._forget_at_s = 0.0
         self._armed = False
+        self._server = ""
         # Until it is known that no earlier life could not vouch: our first beat must not shorten what it left.
         self._inherits_doubt = True
 
@@ -132,8 +133,9 @@ class Beating:
         self._shown, self._shown_doing = essence, heartbeat.doing
         if echo:
             self._ears.spoke(sent=True)
+        self._doubt(reading.server)
         self._switch.fold(reading)
-        if self._ears.ever_opened:
+        if self._ears.ever_opened and not self._ears.in_doubt:
             self._switch.renew(sent_at_s)
         await self._forget(reading.incarnations_count)
         await self._keep_told(armed=reading.armed)
@@ -152,6 +154,23 @@ class Beating:
         echo = f"{self._evidence.identity.incarnation}:{self._beats_count}".encode()
         self._ears.speak(echo)
         return echo
+
+    def _doubt(self, server: str) -> None:
+        """Is the server that answered the one that we listen to? If beats had failed, or it is another one, who knows.
+
+        Until its own voice comes back, no answer renews the lease, and who holds goes on holding. Who runs may finish
+        on the lease that it has, as while nothing answers; but not if another server than that of the subscription
+        has answered, for orders are given there now (docs/decisions/doubt.md).
+        """
+        if server != self._server and self._server:
+            self._ears.moved()
+        self._server = server
+        if not self._ears.in_doubt:
+            return
+        is_elsewhere = server != self._ears.server
+        if is_elsewhere or self._switch.standing.state is not State.RUNNING:
+            where = f"{server} answers now" if server and is_elsewhere else "Redis answers again"
+            self._switch.hold("deaf", f"{where}, and this pod has not heard its own voice there yet")
 
     async def _keep_told(self, *, armed: bool) -> None:
         """What the heartbeat's digest stands for must be found, as far as we know; if that changed, beat again soon."""

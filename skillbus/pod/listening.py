@@ -21,7 +21,7 @@ from skillbus.pod.retry import endless
 log = logging.getLogger(__name__)
 
 _NAME_LENGTH = 32
-"""An echo begins with its incarnation, 32 hexadecimal digits."""
+"""An echo begins with its incarnation, 32 hexadecimal digits; behind a colon its number follows, 1 for the first."""
 
 
 class Ears:
@@ -36,6 +36,7 @@ class Ears:
         ever_opened: whether there was a connection with every channel confirmed. Before that no pod runs (§3.1).
         echo_s: seconds within which an echo must come back.
         deaf_since_s: since when not every kill channel is confirmed, or an echo is overdue; None while hearing.
+        server: the address that the present connection leads to, if that is known; empty: it is not.
     """
 
     def __init__(self, clock: Clock, echo_s: float) -> None:
@@ -43,7 +44,10 @@ class Ears:
         self.echo_s = echo_s
         self._spoken: bytes | None = None
         self._due_at_s: float | None = None
+        self._said = self._heard = 0
+        self._proves_from = 0
         self.hears: frozenset[str] = frozenset()
+        self.server = ""
         self.ever_opened = False
         self.heard_at_s: float | None = None
         self.last_heard_at_s: float | None = None
@@ -58,12 +62,14 @@ class Ears:
 
     def speak(self, echo: bytes) -> None:
         """The listener is about to say ``echo``. It may come back before the answer to its sending does."""
+        self._said = _number_of(echo)
         if self._spoken is None:
             self._spoken = echo
 
     def spoke(self, *, sent: bool) -> None:
         """The server took the echo, which must come back from now on; or nobody knows, and nothing is expected."""
         if not sent:
+            self.doubt(self._said + 1)
             self._spoken = self._due_at_s = None
         elif self._spoken is not None and self._due_at_s is None:
             self._due_at_s = self._clock.now_s() + self.echo_s
@@ -72,6 +78,9 @@ class Ears:
         """A voice came back: whether it is ours. A twin's proves nothing about us."""
         if self._spoken is None or echo[:_NAME_LENGTH] != self._spoken[:_NAME_LENGTH]:
             return False
+        if _number_of(echo) < self._proves_from:  # Of before the doubt: a frozen server woke, and did as it was asked.
+            return False
+        self._heard = _number_of(echo)
         self._spoken = self._due_at_s = None
         self.heard_at_s = self.last_heard_at_s = self._clock.now_s()
         if self.hears_since_s is None:
@@ -84,9 +93,23 @@ class Ears:
         """Whether an echo should have come back by now."""
         return self._due_at_s is not None and self._clock.now_s() > self._due_at_s
 
-    def opened(self, confirmed: frozenset[str]) -> None:
+    def doubt(self, from_number: int) -> None:
+        """Whom we ask may not be whom we listen to. Only an echo of that number, or of a later one, disproves it."""
+        self._proves_from = from_number
+
+    def moved(self) -> None:
+        """The last echo was given to another server than the ones before."""
+        self.doubt(self._said)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether what we say must come back before it is known that we listen where we ask."""
+        return self._heard < self._proves_from
+
+    def opened(self, confirmed: frozenset[str], server: str = "") -> None:
         """A new connection, on which every channel is confirmed."""
         self.hears = confirmed
+        self.server = server
         self.ever_opened = True
         self.deaf_since_s = None
         self._spoken = self._due_at_s = None
@@ -100,6 +123,11 @@ class Ears:
         self._spoken = self._due_at_s = None
         if self.deaf_since_s is None:
             self.deaf_since_s = self._clock.now_s()
+
+
+def _number_of(echo: bytes) -> int:
+    number = echo[_NAME_LENGTH + 1 :]
+    return int(number) if number.isdigit() and len(number) < 20 else 0
 
 
 class Listens(Protocol):
@@ -187,7 +215,7 @@ class Listener:
         except SkillbusError as error:
             self._owner.unheard(error)
             raise
-        self._ears.opened(subscription.confirmed)
+        self._ears.opened(subscription.confirmed, subscription.server)
         self._owner.hearing()
         return subscription
 

@@ -19,7 +19,10 @@ _LIMIT = 16 * 1024
 
 
 class Tombstones:
-    """The tombstones of one pod, or keeper. ``~`` separates the parts of a file's name: no name of ours contains it."""
+    """The tombstones of one pod, or of one keeper.
+
+    ``~`` separates the parts of a file's name: no fleet, group or pod can contain it.
+    """
 
     def __init__(self, state_dir: Path, pod_id: str) -> None:
         self._folder = state_dir / "tombstones"

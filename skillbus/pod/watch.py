@@ -72,11 +72,13 @@ class Watch:
         sent_at_s = self._clock.now_s()
         reading = await self._bus.read(self._evidence.identity.scopes)
         self._evidence.note_server_ms(reading.server_ms, sent_at_s)
+        self._evidence.user = reading.user
         self._switch.fold(reading)
 
     def hearing(self) -> None:
-        """Subscribed, confirmed and read: the pod is not deaf."""
-        self._switch.release("deaf")
+        """Subscribed, confirmed and read: the pod is not deaf, unless it must hear itself first."""
+        if not self._ears.in_doubt:
+            self._switch.release("deaf")
         self._on_hearing()
 
     def unheard(self, error: SkillbusError) -> None:
@@ -100,13 +102,19 @@ class Watch:
         if scope is not None:
             self._kill(scope, message.payload)
         elif message.channel == self._echo_channel:
-            first = not self._ears.armed
-            if self._ears.echoed(message.payload) and first:
-                self._on_hearing()
+            is_news = self._ears.in_doubt or not self._ears.armed
+            if self._ears.echoed(message.payload) and is_news:
+                self._heard_itself()
         elif message.channel == self._sync_channel:
             self._sync(message.payload)
         elif message.channel == self._drill_channel:
             self._drill(message.payload, confirmed)
+
+    def _heard_itself(self) -> None:
+        """For the first time on this connection, or after a doubt."""
+        if self._ears.deaf_since_s is None:
+            self._switch.release("deaf")
+        self._on_hearing()
 
     def _kill(self, scope: Scope, payload: bytes) -> None:
         """Any payload is an order (docs/protocol.md §2)."""
@@ -114,7 +122,9 @@ class Watch:
         pod_id = self._evidence.identity.pod_id
         now_ms = self._evidence.now_ms()
         record = order.record(fallback_id=uuid.uuid4().hex, now_ms=now_ms, heard_by=pod_id)
+        obeyed = self._switch.memory.obeyed.get(scope)
         self._switch.hear(scope, record)
+        self._evidence.further.heard(obeyed, order, payload, now_ms)
         log.warning("kill heard scope=%s record=%s", scope, harmless(record.id))
 
     def _sync(self, payload: bytes) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from skillbus.bus.redis_bus import HASH_TTL_S, LASTING_TTL_S
@@ -49,10 +50,12 @@ class MemoryStore:
         refusal: the words with which it refuses every write; empty: it takes them.
         published: every ``(channel, payload)`` so far.
         audit: control's stream: ``(server time in ms, entry)``.
+        name: its address.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, name: str = "memory:1") -> None:
         self.clock = clock
+        self.name = name
         self.data: dict[str, Value] = {}
         self.hashes: dict[str, dict[str, bytes]] = {}
         self._expire_at_s: dict[str, float] = {}
@@ -204,6 +207,11 @@ class MemorySubscription:
         self._queue.clear()
         self._arrived.set()
 
+    @property
+    def server(self) -> str:
+        """Whose connection this is."""
+        return self._store.name
+
     async def get(self, timeout_s: float) -> Message | None:
         """The next message; None after ``timeout_s`` or a confirmation."""
         if not self._ready():
@@ -258,6 +266,10 @@ class MemoryBus:
             if subscription._bus is self:
                 subscription.break_off()
 
+    def fail_over(self, store: MemoryStore) -> None:
+        """From now on this pod's way leads to another server. Its subscriber connection stays where it is."""
+        self._store = store
+
     async def subscribe(self, channels: Sequence[str], patterns: Sequence[str] = ()) -> MemorySubscription:
         """Open a subscriber connection; confirmations are yet to come."""
         self.calls.append("subscribe")
@@ -305,7 +317,7 @@ class MemoryBus:
                 self._store.publish(self._fleet.events_channel, pod_id.encode())
             count, refusal = len(evidence), self._store.refusal
             await self._answer()
-            return Reading(reading.scopes, reading.server_ms, reading.armed, refusal, count)
+            return replace(reading, refusal=refusal, incarnations_count=count, server=self._store.name)
 
     async def tell_skills(self, digest: str, value: bytes) -> None:
         """``SETNX``."""

@@ -6,12 +6,13 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from skillbus.control.acl import AclUser, Role, acl_line
 from skillbus.core.latch import State
-from tests.pods import FAST, WatchedPod, eventually, evidence_of, order, own_server, record_of
+from tests.pods import FAST, WatchedPod, environ_of, eventually, evidence_of, order, own_server, record_of, skillbus
 from tests.servers import RealServer
 
 LINE = acl_line("prod", AclUser(Role.POD, "pod", hashlib.sha256(b"pw").hexdigest(), pod_id="one"))
@@ -99,3 +100,39 @@ def test_a_password_rotated_under_a_running_pod(guarded: RealServer, tmp_path: P
         pod.until_latched()
         assert pod.works_count == count
     guarded.cli("DEL", "skillbus:{prod}:killed")
+
+
+def test_a_pod_says_as_whom_it_writes(guarded: RealServer, tmp_path: Path) -> None:
+    """By ACL WHOAMI, which its line permits. By it a certificate tells a user of its own from one that all share."""
+    grant(guarded, LINE)
+    guarded.cli("DEL", "skillbus:{prod}:killed")
+    with WatchedPod(guarded, tmp_path, **AS_POD) as pod, WatchedPod(guarded, tmp_path, "two", **FAST) as other:
+        pod.until_works()
+        other.until_works()
+        said = eventually(lambda: {b.user for name in ("one", "two") for b in evidence_of(guarded, name)}, "they beat")
+        assert said == {"pod", "default"}
+        env = environ_of(guarded)
+        shared = eventually(lambda: _finding(skillbus("doctor", "-o", "json", env=env).json), "doctor says so")
+        assert shared["severity"] == "warning"
+        assert skillbus("status", "-o", "json", env=env).json["identity"] == "shared"
+        assert "identity: shared" in skillbus("status", env=env).out
+        told = skillbus("kill", "x", "-o", "json", env=env).json
+        proof = told["certificate"]
+        assert proof["identity"] == "shared", told
+        assert "1 pod as the ACL user 'default'" in proof["identity_sentence"]
+        kept = skillbus("history", told["record"]["id"], env=env).out
+        assert "identity: shared" in kept
+    guarded.cli("DEL", "skillbus:{prod}:killed")
+
+
+def test_who_may_not_ask_says_nothing(guarded: RealServer, tmp_path: Path) -> None:
+    """Lines of an earlier release lack WHOAMI: the pod works all the same, and names no user."""
+    grant(guarded, LINE.replace("+acl|whoami ", ""))
+    with WatchedPod(guarded, tmp_path, **AS_POD) as pod:
+        pod.until_works()
+        last = max(evidence_of(guarded), key=lambda beat: beat.started_at_ms)
+        assert last.user == ""
+
+
+def _finding(told: dict[str, Any]) -> dict[str, Any] | None:
+    return next((one for one in told["findings"] if one["id"] == "identity"), None)

@@ -281,8 +281,8 @@ def test_a_keeper_can_keep(server: RealServer, name: str) -> None:
         assert hand.call("PUBLISH", POD_KILL, "stop") == 1
         assert ears.read() == [b"pmessage", f"{KILL}:*".encode(), POD_KILL.encode(), b"stop"]
         assert keeper.call("WATCH", AUDIT) == b"OK"
-        for words in (("MULTI",), ("XADD", AUDIT, "MAXLEN", "~", 100000, "*", "kind", "restored")):
-            keeper.call(*words)
+        keeper.call("MULTI")
+        keeper.call("XADD", AUDIT, "MAXLEN", "~", 100000, "*", "kind", "restored")
         assert keeper.call("EXEC") is not None  # a nil would say that somebody else wrote meanwhile
         assert attempt(keeper, "ZREM", ROSTER, "gone") == "ok"
         assert attempt(keeper, "ZREMRANGEBYSCORE", ROSTER, "-inf", 1) == "ok"
@@ -345,6 +345,27 @@ def expected(name: str, words: Sequence[Word]) -> set[str]:
     if words[0] in {"NO-SUCH-COMMAND", "DEBUG", "MODULE"}:
         return {"ERR", "NOPERM"}
     return {"ok"} if words[0] == "TYPE" and name in LOOKERS else {"NOPERM"}
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_may_ask_who_it_is_and_nothing_else_of_the_users(server: RealServer, name: str) -> None:
+    """WHOAMI names it. Whatever shows, tries, changes, loads or saves users is refused."""
+    with logged_in(server, name) as pod:
+        assert pod.call("ACL", "WHOAMI") == name.encode()
+        for words in (
+            ("LIST",),
+            ("USERS",),
+            ("GETUSER", name),
+            ("SETUSER", name, "+@all"),
+            ("DELUSER", "operator"),
+            ("DRYRUN", "admin", "DEL", RECORD),
+            ("LOG",),
+            ("LOAD",),
+            ("SAVE",),
+            ("CAT",),
+            ("GENPASS",),
+        ):
+            assert attempt(pod, "ACL", *words) == "NOPERM", words
 
 
 @either_default

@@ -30,6 +30,7 @@ from tests.pods import (
     skillbus,
     text_of,
 )
+from tests.sentinels import sentinels
 from tests.servers import RawClient, RealServer, Refused, server_binary
 
 SECRET = "hunter2hunter2"
@@ -267,6 +268,21 @@ def test_every_node_that_a_sentinel_knows_is_looked_at(real_server_binary: Serve
     assert "watches it as mymaster" in told[1][1]
     assert severities(theirs, "sentinel") == ["broken"]
     assert findings(theirs, f"redis://127.0.0.1:{watched.port}/0")["default-user"]["severity"] == "broken"
+
+
+def test_a_sentinel_is_asked_as_whom_the_settings_name_for_sentinels(
+    real_server_binary: ServerBinary, tmp_path: Path
+) -> None:
+    """Its password is not the server's. Without it the Sentinels tell nothing, and the master is not found at all."""
+    with sentinels(tmp_path, password="at the door") as rig:
+        arm(rig.first)
+        env = environ_of(rig.url)
+        let_in = skillbus("doctor", "-o", "json", env=env | {"SKILLBUS_SENTINEL_PASSWORD": "at the door"})
+        shut_out = skillbus("doctor", "-o", "json", env=env)
+    told = [one for one in let_in.json["findings"] if one["id"] == "sentinel"]
+    assert [one["severity"] for one in told] == ["ok"] * 3, told
+    assert {one["severity"] for one in shut_out.json["findings"] if one["id"] == "sentinel"} == {"warning"}
+    assert "at the door" not in let_in.out + let_in.err
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from tests.pods import (
     record_of,
     skillbus,
 )
-from tests.servers import RealServer
+from tests.servers import RawClient, RealServer
 
 WHY = ("--confirm", "prod", "--reason", "the token is revoked")
 
@@ -187,3 +187,50 @@ def test_without_redis_nothing_is_said_to_be_done() -> None:
     assert (armed.code, armed.out, len(armed.err.splitlines())) == (4, "", 1)
     assert "no connection to redis://127.0.0.1:1/0" in armed.err
     assert (reset.code, reset.json["exit_code"]) == (4, 4)
+
+
+def test_a_raw_order_to_a_killed_scope_is_not_lost(redis_server: RealServer, tmp_path: Path) -> None:
+    """Pods that hear it keep it; a reset refuses while it is young, and names it once, whoever heard it."""
+    arm(redis_server)
+    one = WatchedPod(redis_server, tmp_path, "one", heartbeat_s=0.1)
+    two = WatchedPod(redis_server, tmp_path, "two", heartbeat_s=0.1)
+    with one, two:
+        order(redis_server)
+        for pod in (one, two):
+            pod.until_latched()
+        for _ in range(3):
+            redis_server.publish(FLEET.kill_channel, "still wrong")
+
+        def kept(pod_id: str) -> bool:
+            return any(line.times == 3 for beat in evidence_of(redis_server, pod_id) for line in beat.further)
+
+        eventually(lambda: kept("one") and kept("two"), "both keep it")
+        refused = skillbus("reset", *WHY, env=environ(redis_server))
+        assert refused.code == 1
+        assert 'by somebody ("still wrong")' in refused.err
+        told = skillbus("history", "--kind", "heard", env=environ(redis_server)).out
+        assert "still wrong" in told
+        done = skillbus("reset", *WHY, "--even-recent", "-o", "json", env=environ(redis_server))
+        lifted = [one for one in done.json["lifted"] if one["reason"] == "still wrong"]
+        assert [(one["times"], one["source"]) for one in lifted] == [(3, "pods")]
+
+
+def test_a_flood_of_raw_orders_is_no_storm(redis_server: RealServer, tmp_path: Path) -> None:
+    """Ten thousand messages: eight lines and a number in the evidence, no heartbeat more than the clock asks for."""
+    arm(redis_server)
+    with WatchedPod(redis_server, tmp_path) as pod:
+        order(redis_server)
+        pod.until_latched()
+        with RawClient(redis_server.port) as client:
+            for count in range(10_000):
+                client.send("PUBLISH", FLEET.kill_channel, f"no {count}")
+            for _ in range(10_000):
+                client.read()
+
+        def counted() -> int:
+            return max(b.further_left_out_count + sum(x.times for x in b.further) for b in evidence_of(redis_server))
+
+        eventually(lambda: counted() == 10_000, "all are counted")
+        (beat,) = evidence_of(redis_server)
+        assert [line.reason for line in beat.further] == [f"no {count}" for count in range(9992, 10_000)]
+        assert pod.state is State.STOPPED

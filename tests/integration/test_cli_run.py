@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sysconfig
+import venv
 from pathlib import Path
 
+import pytest
+
+import skillbus as skillbus_package
 from tests.pods import (
     FLEET,
     PROD,
@@ -40,6 +47,24 @@ def test_one_pass_of_a_program(redis_server: RealServer, tmp_path: Path) -> None
     assert told.json["errors"] == ["the program 'sh' ended with exit code 7"]
     assert missing.code == 1, missing
     assert "cannot be started: No such file or directory" in missing.json["errors"][0]
+
+
+def test_a_checkout_that_is_not_installed(redis_server: RealServer, tmp_path: Path) -> None:
+    """``python -m skillbus run`` in it, by a Python that has what we need and not us: pod and guard are found."""
+    arm(redis_server)
+    venv.create(tmp_path / "env", with_pip=False, symlinks=True)
+    (own,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
+    (own / "needs.pth").write_text(sysconfig.get_path("purelib") + "\n")  # of which no .pth is read: not where we lie
+    checkout, mark = tmp_path / "checkout", tmp_path / "ran"
+    shutil.copytree(Path(skillbus_package.__file__).parent, checkout / "skillbus")
+    python = str(tmp_path / "env" / "bin" / "python")
+    command = [python, "-m", "skillbus", "run", "--once", "-o", "json", "--", "sh", "-c", f"echo done > {mark}"]
+    elsewhere = subprocess.run([python, "-c", "import skillbus.cli"], cwd=tmp_path, capture_output=True, check=False)
+    if elsewhere.returncode == 0:
+        pytest.skip("skillbus is installed among what it needs")
+    env = environ(redis_server, tmp_path)
+    ran = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, mark.exists()) == (0, True), ran
 
 
 def test_one_pass_is_told_in_one_line(redis_server: RealServer, tmp_path: Path) -> None:

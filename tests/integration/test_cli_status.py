@@ -250,7 +250,7 @@ def test_a_password_on_the_command_line_is_refused() -> None:
         "bears a password": ["config", "--redis", "redis://bob:s3cret@127.0.0.1:1/0"],
         "bears a password, ": ["status", "--redis", "redis://127.0.0.1:1/0?password=s3cret"],
         "is no Redis URL": ["status", "--redis", "http://127.0.0.1:1/?token=s3cret"],
-        "is not supported yet": ["status", "--redis", "sentinel://127.0.0.1:1/s3cret"],
+        "is not supported": ["status", "--redis", "redis+cluster://127.0.0.1:1/0"],
     }
     running = {said: launched(*words, env=env) for said, words in wrong.items()}
     heartbeat = launched("status", env=env | {"SKILLBUS_HEARTBEAT_S": "9"})

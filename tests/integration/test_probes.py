@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ import pytest
 from skillbus.clock import boottime_s
 from skillbus.core.latch import State
 from skillbus.errors import BadSettings
-from tests.exposition import Family, parsed
+from tests.exposition import PROMTOOL, Family, parsed
 from tests.pods import (
     FAST,
     FLEET,
@@ -207,6 +208,11 @@ def test_a_pod_as_a_process(redis_server: RealServer, tmp_path: Path) -> None:
         assert got(address, "/readyz")[0] == 503
         counted = metrics(address)["skillbus_passes_total"].by("outcome")
         assert metrics(address)["skillbus_passes_total"].by("outcome") == counted, "and passes no more"
+        if PROMTOOL is not None:
+            command = [PROMTOOL, "check", "metrics"]
+            text = got(address, "/metrics")[1]
+            ran = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+            assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", ""), ran
 
 
 def test_frozen_server_from_the_start(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import yaml
 
 from skillbus.core.latch import State
 from skillbus.core.metrics import Figures, exposition
-from tests.exposition import parsed
+from tests.exposition import PROMTOOL, parsed
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -98,12 +97,14 @@ def test_the_documentation_names_each_metric() -> None:
     assert named == set(EXPORTED)
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
 def test_promtool_agrees() -> None:
     """It reads the rules, and each fires when skillbus.test.yaml says so, and not for a healthy pod."""
     for words in (["check", "rules", "skillbus.rules.yaml"], ["test", "rules", "skillbus.test.yaml"]):
-        ran = subprocess.run(["promtool", *words], cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False)
+        ran = subprocess.run(
+            [str(PROMTOOL), *words], cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False
+        )
         assert ran.returncode == 0, ran
     text = exposition(Figures(State.RUNNING))
-    ran = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    ran = subprocess.run([str(PROMTOOL), "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, ""), ran

@@ -9,7 +9,7 @@ import pytest
 
 from skillbus.core.heartbeat import CauseLine, DrillLine, Heartbeat, PassLine
 from skillbus.core.latch import CauseKind, Obeyed, State
-from skillbus.core.orders import DrillOrder, KillOrder, KillRecord
+from skillbus.core.orders import DrillOrder, KillOrder, KillRecord, payload_digest
 from skillbus.core.scope import Fleet
 from skillbus.core.skillset import decoded, digest_of, encoded
 from skillbus.pod.tombstone import Tombstones
@@ -58,6 +58,12 @@ HEARTBEAT_4 = (
     b'"doing":"fetches github.com/o/r: 2 skills, 3.1 MiB"}'
 )
 """With what its pass is at."""
+HEARTBEAT_5 = (
+    b'{"v":1,"incarnation":"0123456789abcdef0123456789abcdef","state":"stopped","beat_at_ms":1769868131123,'
+    b'"further":[{"scope":"fleet","id":"raw-b4c9e14061c2fd453b36700e3b0da008","by":"","via":"pubsub","reason":"again",'
+    b'"at_ms":1769868131000,"times":3}],"further_left_out_count":7,"user":"pod-web-1"}'
+)
+"""With further orders, and as whom it writes."""
 SKILLS = (
     b'{"skills":{"data-eda":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",'
     b'"pdf":"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"},"v":1}'
@@ -215,6 +221,18 @@ def test_a_heartbeat_with_what_its_pass_is_at_is_read() -> None:
     assert (newer.doing, older.doing) == ("fetches github.com/o/r: 2 skills, 3.1 MiB", "")
     written = json.loads(newer.to_bytes())
     assert {name: written[name] for name in json.loads(HEARTBEAT_4)} == json.loads(HEARTBEAT_4)
+
+
+def test_further_orders_and_the_user_are_read_and_written() -> None:
+    """Field by field; an older heartbeat heard none and named nobody. A raw order's id is its payload's digest."""
+    newer, older = Heartbeat.parse(HEARTBEAT_5), Heartbeat.parse(HEARTBEAT_4)
+    assert newer is not None
+    assert older is not None
+    assert (older.further, older.further_left_out_count, older.user) == ((), 0, "")
+    assert (newer.further[0].reason, newer.further[0].times, newer.user) == ("again", 3, "pod-web-1")
+    written = json.loads(newer.to_bytes())
+    assert {name: written[name] for name in json.loads(HEARTBEAT_5)} == json.loads(HEARTBEAT_5)
+    assert payload_digest(b"again") == "b4c9e14061c2fd453b36700e3b0da008"
 
 
 def test_a_set_of_skills_is_read_and_written() -> None:

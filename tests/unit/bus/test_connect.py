@@ -18,7 +18,10 @@ from skillbus.errors import BadSettings, BusUnreachable
         "redis://h/0?db=1&username=u&password=p",
         "redis://[::1]:6379/0",
         "unix:///run/redis.sock?db=2",
-        "rediss://h/0?ssl_cert_reqs=none&ssl_ca_certs=/ca.pem&ssl_check_hostname=no",
+        "rediss://h/0?ssl_cert_reqs=none&ssl_check_hostname=no",
+        "redis+sentinel://h/mymaster",
+        "redis+sentinel://user:pa%2Fss@h:26379,[::1]:26380/mymaster/3?sentinel_password=x&sentinel_username=y",
+        "rediss+sentinel://h,h2/mymaster/0?ssl_cert_reqs=none&ssl_check_hostname=no",
     ],
 )
 def test_good_urls(url: str) -> None:
@@ -47,6 +50,17 @@ def test_good_urls(url: str) -> None:
         ("localhost:6379", "'localhost:6379' is no Redis URL, for it has no scheme: write redis://"),
         ("user:s3cret@localhost:6379?x=s3cret", "'localhost:6379' is no Redis URL, for it has no scheme"),
         ("", "has no scheme"),
+        ("rediss://h/0?ssl_ca_certs=/nowhere/ca.pem", "ssl_ option that cannot be used: No such file"),
+        ("rediss://h/0?ssl_cert_reqs=sometimes", "is no Redis URL|ssl_ option that cannot be used"),
+        ("rediss://h/0?ssl_ciphers=s3cret", "ssl_ option that cannot be used"),
+        ("redis+cluster://h/0", "is not supported: a fleet needs one master"),
+        ("redis+sentinel://u:s3cret@h", "path is the master's name there"),
+        ("redis+sentinel://u:s3cret@h/m/0/1", "path is the master's name there"),
+        ("redis+sentinel://u:s3cret@h/m/prod", "ends in the number of a database"),
+        ("redis+sentinel://u:s3cret@h,/m/0", "'' is no address of a Sentinel"),
+        ("redis+sentinel://u:s3cret@h:0/m/0", "'h:0' is no address of a Sentinel"),
+        ("redis+sentinel://h/m/0?ssl_ca_certs=/s3cret", "write rediss"),
+        ("redis://h/0?sentinel_password=s3cret", "'sentinel_password' in its query, which cannot be set there"),
     ],
 )
 def test_bad_urls_say_what_to_do(url: str, said: str) -> None:
@@ -54,6 +68,21 @@ def test_bad_urls_say_what_to_do(url: str, said: str) -> None:
     with pytest.raises(BadSettings, match=said) as caught:
         Endpoint(url)
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_sentinel_url_says_all() -> None:
+    """Addresses, the master's name, two logins of which neither is shown, and the database."""
+    url = "redis+sentinel://pod:s3cret@a,b:7,[::1]:8/main/3?sentinel_username=eye&sentinel_password=s3cret2"
+    endpoint = Endpoint(url)
+    sentinels = endpoint.sentinels
+    assert sentinels is not None
+    assert sentinels.addresses == (("a", 26379), ("b", 7), ("::1", 8))
+    assert (sentinels.service, endpoint.database, endpoint.user) == ("main", 3, "pod")
+    assert (sentinels.options["username"], sentinels.options["password"]) == ("eye", "s3cret2")
+    assert endpoint.shown == "redis+sentinel://a,b:7,[::1]:8/main/3"
+    assert "s3cret" not in repr(endpoint)
+    options = endpoint.client("test").connection_pool.connection_kwargs
+    assert (options["username"], options["password"], options["db"]) == ("pod", "s3cret", 3)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import pytest
 
 from skillbus.bus.audit_streams import PAGE_COUNT, AuditRow
 from skillbus.bus.operator_bus import OperatorBus
-from skillbus.control.audit import Entry
+from skillbus.control.audit import Entry, since_reset
 from skillbus.control.history import KillStory, NoSuchKill, Wanted, history, newest, story
 from skillbus.control.kill import Kill
-from skillbus.core.heartbeat import CauseLine
+from skillbus.core.heartbeat import RAW, CauseLine, FurtherLine
 from skillbus.core.latch import State
-from skillbus.core.orders import KillOrder, KillRecord, iso
+from skillbus.core.orders import KillOrder, KillRecord, iso, payload_digest
 from tests.unit.control.operators import FLEET, GROUP, PROD, Redis
 
 BOT = PROD.bot_audit_key("slack")
@@ -102,6 +102,21 @@ def test_an_order_that_nobody_audited_is_told_by_what_it_left() -> None:
     ]
     assert entries[1].fields["pods"] == "a"
     assert (entries[2].fields["pods"], entries[2].fields["heard_by"]) == ("a, b", "a")
+
+
+@pytest.mark.parametrize(("ago_ms", "sources"), [(500, ["control"]), (60_000, ["control", "pods"])])
+def test_a_raw_order_that_a_keeper_told_of_is_told_once(ago_ms: int, sources: list[str]) -> None:
+    """The keeper gave it an id of its own; it is known by its payload. Heard again long after, it is another order."""
+    redis = Redis()
+    at_ms = redis.now_ms - 100
+    told = {"kind": "kill", "scope": "fleet", "record": "k9", "payload": payload_digest(b"again")}
+    redis.hand.xadd(PROD.audit_key, told, id=f"{at_ms - ago_ms}-0")
+    line = FurtherLine(scope="fleet", id=RAW + payload_digest(b"again"), reason="again", at_ms=at_ms)
+    redis.pod("a", State.STOPPED, further=(line,))
+    entries = redis.run(lambda bus: every(bus, Wanted()))
+    assert [entry.source for entry in entries] == sources
+    since = redis.run(lambda bus: since_reset(bus, FLEET, 0))
+    assert [entry.source for entry in since.orders] == sources
 
 
 def test_an_old_order_is_not_told_of_a_young_history() -> None:
