@@ -129,11 +129,11 @@ def test_what_cannot_be_seen(looking: tuple[Page, Looking], visits: Visits, desk
 def test_ten_thousand(looking: tuple[Page, Looking], desk: Desk) -> None:
     """A wall of ten thousand is one picture, and the page says how many are in trouble."""
     page, look = looking
-    with WrittenFleet(desk.server, "prod", 10_000) as fleet:
+    fleet = WrittenFleet(desk.server, "prod", 10_000)
+    fleet.change(fleet.ids[4000:4037], state=State.HOLDING, why="no answer from Redis within its lease")
+    fleet.change(fleet.ids[7000:7300], deaf_since_ms=1, armed=False)
+    with fleet:
         enter(page, desk)
-        page.wait_for_function("() => document.getElementById('pods-count').textContent === '10000'")
-        fleet.change(fleet.ids[4000:4037], state=State.HOLDING, why="no answer from Redis within its lease")
-        fleet.change(fleet.ids[7000:7300], deaf_since_ms=1, armed=False)
         until_sentence(page, "RUNNING 9663")
         look.at("wall")
 

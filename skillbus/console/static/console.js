@@ -65,6 +65,7 @@ function paint() {
   if (!fleet.status || document.hidden) return;
   paintBanner();
   paintStanding();
+  if (isPastDue && !fleet.status.blind) readPast();
   if (isSelectDue && paintedAt - selectedAt >= SELECT_MS) {
     isSelectDue = false;
     table.select();
@@ -132,6 +133,23 @@ function paintLegend(counts) {
     legend.replaceChildren(...words.map((word) => el("li", {}, el("span", { class: "word", "data-word": word }, glyph(word), word), " ", el("b"))));
   }
   words.forEach((word, place) => say(legend.children[place].lastElementChild, String(counts[word])));
+}
+
+// What the first paint could not read, because Redis was away, is read once it is back.
+let isPastDue = document.body.dataset.tone === "unknown";
+
+async function readPast() {
+  isPastDue = false;
+  try {
+    const { entries } = await ask("api/v1/audit?limit=100");
+    entries.slice(0, 12).reverse().forEach((entry) => timeline.take(entry));
+    say($("timeline-none"), "Nothing yet.");
+    const last = entries.find((entry) => entry.kind === "certificate");
+    const story = last && (await ask(`api/v1/kills/${encodeURIComponent(last.record)}`));
+    if (story?.certificate) takeKill(story);
+    else say($("proof"), "No certificate is kept.");
+    await drawDrills();
+  } catch { /* it may be asked for again by a reload */ }
 }
 
 // -- kills, drills -------------------------------------------------------------------------------------------------------
