@@ -91,7 +91,9 @@ def api(folder: Path, *config: str, words: tuple[str, ...] = (), armed: bool = T
         tokens = write_tokens(folder / "tokens")
         console = stack.enter_context(serving(server, folder, "--tokens", str(tokens), *words, **env))
         found = Api(server, console, tokens)
-        eventually(lambda: httpx.get(console.url + "/readyz", trust_env=False).status_code == 200, "it is ready", START_S)
+        eventually(
+            lambda: httpx.get(console.url + "/readyz", trust_env=False).status_code == 200, "it is ready", START_S
+        )
         yield found
 
 
