@@ -135,13 +135,15 @@ function paintLegend(counts) {
   words.forEach((word, place) => say(legend.children[place].lastElementChild, String(counts[word])));
 }
 
+const KINDS = ["kill", "certificate", "reset-asked", "reset", "arm", "sync", "drill", "drill-result", "restored", "refused", "tidied"];
+
 // What the first paint could not read, because Redis was away, is read once it is back.
-let isPastDue = document.body.dataset.tone === "unknown";
+let isPastDue = "pastDue" in document.body.dataset;
 
 async function readPast() {
   isPastDue = false;
   try {
-    const { entries } = await ask("api/v1/audit?limit=100");
+    const { entries } = await ask(`api/v1/audit?limit=100&${KINDS.map((kind) => `kind=${kind}`).join("&")}`);
     entries.slice(0, 12).reverse().forEach((entry) => timeline.take(entry));
     say($("timeline-none"), "Nothing yet.");
     const last = entries.find((entry) => entry.kind === "certificate");
