@@ -36,6 +36,23 @@ ROWS_COUNT = 25
 _ENTRIES_COUNT = 12
 _TIMELINE_COUNT = 100
 _DRILLS_COUNT = 24
+_KINDS = frozenset(
+    (
+        "kill",
+        "certificate",
+        "reset-asked",
+        "reset",
+        "arm",
+        "sync",
+        "drill",
+        "drill-result",
+        "restored",
+        "refused",
+        "tidied",
+    )
+)
+"""What the first page tells of. Not what only pods know (``heard``): for that every pod's evidence must be read."""
+
 _READ_S = 1.5
 """Seconds that the first paint waits for what must be read from Redis."""
 
@@ -128,7 +145,7 @@ async def _past(console: Console) -> Past:
 
 async def _read_past(console: Console) -> Past:
     async with console.reading() as bus:
-        entries = await newest(bus, Wanted(), _ENTRIES_COUNT)
+        entries = await newest(bus, Wanted(kinds=_KINDS), _ENTRIES_COUNT)
         drills = await newest(bus, Wanted(kinds=frozenset({"drill-result"})), _DRILLS_COUNT)
         proofs = await newest(bus, Wanted(kinds=frozenset({"certificate"})), 1)
     kill = _under_way(console)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -25,8 +25,9 @@ from skillbus.errors import SkillbusError
 _EVERY_S = 1.0
 """Seconds between two readings, at least, unless somebody asks for more."""
 
-_REST_FACTOR = 14
-"""Rest between two costly readings, as a multiple of the processor time that the last one took: 7 % of a processor."""
+_REST_FACTOR = 19
+"""Rest between two costly readings of a kind, all pods or those that were hinted at, as a multiple of the processor
+time that the last one took: 5 % of a processor for each kind."""
 
 _HURRY_FACTOR = 2
 """The same while many pods change at once: then somebody is looking."""
@@ -43,6 +44,18 @@ _WHOLE_EVERY_S = 5.0
 _HINTS_LIMIT = 100_000
 
 
+@dataclass(slots=True)
+class _Spending:
+    """What one kind of reading cost last, and when. Each rests by itself: a few pods need not wait until all have."""
+
+    cost_s: float = 0.0
+    at_s: float = 0.0
+
+    def has_rested(self, now_s: float, factor: float) -> bool:
+        """Whether it may be done again."""
+        return now_s >= self.at_s + self.cost_s * factor
+
+
 class Watching:
     """Use it as an asynchronous context, which listens for hints, and iterate over ``looks``."""
 
@@ -55,8 +68,8 @@ class Watching:
         self._listener: asyncio.Task[None] | None = None
         self._seen: Status | None = None
         self._whole_at_s = 0.0
-        self._has_reread = False
-        self._cost_s = self._paid_at_s = 0.0
+        self._spent_on: _Spending | None = None
+        self._on_whole, self._on_few = _Spending(), _Spending()
 
     async def looks(self) -> AsyncIterator[Status | SkillbusError]:
         """Without end: what was seen, or why nothing could be. ``pods`` is the same object while nothing was reread."""
@@ -70,12 +83,11 @@ class Watching:
             else:
                 yield self._seen
             await self._clock.sleep(max(0.0, began_at_s + self._every_s - self._clock.now_s()))
-            if self._has_reread:
-                self._cost_s, self._paid_at_s = cpu_s() - used_s, self._clock.now_s()
+            if self._spent_on is not None:
+                self._spent_on.cost_s, self._spent_on.at_s = cpu_s() - used_s, self._clock.now_s()
 
     async def _look(self) -> Status:
         seen, fleet = self._seen, self._bus.fleet.scope
-        self._has_reread = True
         if seen is None:
             return await self._whole()
         reading = await self._bus.read([fleet])
@@ -83,22 +95,24 @@ class Watching:
         is_news = is_stored != (seen.fleet_record is not None) or reading.armed != seen.armed
         many = len(self._hints) - self._hinted_count > max(_FEW, len(seen.pods) // 100)
         self._hinted_count = len(self._hints)
-        rest_s = self._cost_s * (_HURRY_FACTOR if many else _REST_FACTOR)
-        if is_news or self._clock.now_s() >= self._paid_at_s + rest_s:
-            if self._clock.now_s() >= self._whole_at_s or len(self._hints) > len(seen.pods) // 2:
-                return await self._whole()
-            if is_news or self._hints:
-                return await self._reread(seen)
-        self._has_reread = False
+        now_s, factor = self._clock.now_s(), _HURRY_FACTOR if many else _REST_FACTOR
+        wants_whole = now_s >= self._whole_at_s or len(self._hints) > len(seen.pods) // 2
+        if wants_whole and (is_news or self._on_whole.has_rested(now_s, factor)):
+            return await self._whole()
+        if is_news or (self._hints and self._on_few.has_rested(now_s, factor)):
+            return await self._reread(seen)
+        self._spent_on = None
         return replace(seen, server_ms=reading.server_ms)
 
     async def _whole(self) -> Status:
+        self._spent_on = self._on_whole
         self._take_hints()
         seen = await status(self._bus)
         self._whole_at_s = self._clock.now_s() + (_WHOLE_EVERY_S if len(seen.pods) > _SMALL else 0.0)
         return seen
 
     async def _reread(self, seen: Status) -> Status:
+        self._spent_on = self._on_few
         _, beats = await self._bus.heartbeats(sorted(self._take_hints()))
         reading, kills = await kills_of(self._bus)
         fresh = {pod.pod_id: pod for pod in view(reading.server_ms, beats)}

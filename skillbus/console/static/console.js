@@ -65,6 +65,7 @@ function paint() {
   if (!fleet.status || document.hidden) return;
   paintBanner();
   paintStanding();
+  if (isPastDue && !fleet.status.blind) readPast();
   if (isSelectDue && paintedAt - selectedAt >= SELECT_MS) {
     isSelectDue = false;
     table.select();
@@ -132,6 +133,25 @@ function paintLegend(counts) {
     legend.replaceChildren(...words.map((word) => el("li", {}, el("span", { class: "word", "data-word": word }, glyph(word), word), " ", el("b"))));
   }
   words.forEach((word, place) => say(legend.children[place].lastElementChild, String(counts[word])));
+}
+
+const KINDS = ["kill", "certificate", "reset-asked", "reset", "arm", "sync", "drill", "drill-result", "restored", "refused", "tidied"];
+
+// What the first paint could not read, because Redis was away, is read once it is back.
+let isPastDue = "pastDue" in document.body.dataset;
+
+async function readPast() {
+  isPastDue = false;
+  try {
+    const { entries } = await ask(`api/v1/audit?limit=100&${KINDS.map((kind) => `kind=${kind}`).join("&")}`);
+    entries.slice(0, 12).reverse().forEach((entry) => timeline.take(entry));
+    say($("timeline-none"), "Nothing yet.");
+    const last = entries.find((entry) => entry.kind === "certificate");
+    const story = last && (await ask(`api/v1/kills/${encodeURIComponent(last.record)}`));
+    if (story?.certificate) takeKill(story);
+    else say($("proof"), "No certificate is kept.");
+    await drawDrills();
+  } catch { /* it may be asked for again by a reload */ }
 }
 
 // -- kills, drills -------------------------------------------------------------------------------------------------------

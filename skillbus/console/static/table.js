@@ -4,7 +4,7 @@ import { $, age, el, glyph, mark, say, show } from "./dom.js";
 import { BEAT, GROUPS, HEARS, ID, LATE, OFF, OUTCOME, PASS, selected, SKILLS, TWIN, VERSION, WHY, WORD } from "./fleet.js";
 
 const PAGE = 25;
-const STRAGGLERS = 20;
+const STRAGGLERS = 8;
 const LABELS = ["State", "Pod", "Last contact", "Hears", "Last pass", "Skills", "Version", "Groups", "Why"];
 
 function made() {

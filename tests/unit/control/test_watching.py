@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+import skillbus.control.watching as control_watching
 from skillbus.cli.wall import changes
 from skillbus.control.status import Status
-from skillbus.control.watching import stragglers_first
+from skillbus.control.watching import Watching, stragglers_first
 from skillbus.core.heartbeat import Heartbeat
-from skillbus.core.latch import State
+from skillbus.core.latch import ScopeReading, State
 from skillbus.core.orders import KillRecord
+from skillbus.core.ports import Reading
 from skillbus.core.roster import PodView, view
 from skillbus.core.scope import Fleet, Scope
+from tests.fakes.clock import FakeClock
 from tests.unit.core.beats import T0, beat
 
 PROD = Fleet("prod")
@@ -74,3 +83,51 @@ def test_changes_are_told_and_beats_are_not() -> None:
     (told,) = changes(first, seen(PROD.group("eu"), a=beat(), b=beat()))
     assert "pods" not in told
     assert told["counts"] == {"running": 2}
+
+
+class Fleet500:
+    """An operator's bus, as far as a look needs it: five hundred pods, and a whole look costs 10 s of a processor."""
+
+    def __init__(self) -> None:
+        self.fleet = PROD
+        self.streams = self
+        self.asked: list[int] = []
+        self.used_s = 0.0
+
+    async def pod_ids(self) -> list[str]:
+        return [f"pod-{number}" for number in range(500)]
+
+    async def heartbeats(self, ids: list[str]) -> tuple[int, dict[str, list[Heartbeat]]]:
+        self.asked.append(len(ids))
+        self.used_s += len(ids) / 50
+        return T0, {name: [beat()] for name in ids}
+
+    async def killed_scopes(self) -> list[Scope]:
+        return []
+
+    async def read(self, scopes: list[Scope]) -> Reading:
+        return Reading({scope: ScopeReading(0, None) for scope in scopes}, T0, armed=True)
+
+    async def older(self, key: str, before: str = "+") -> list[Any]:
+        return []
+
+
+def test_a_few_hinted_pods_do_not_wait_for_the_rest_that_a_whole_look_owes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a look at all must not be repeated for minutes, three that say that they changed are read at once."""
+
+    async def run() -> None:
+        bus, clock = Fleet500(), FakeClock()
+        monkeypatch.setattr(control_watching, "cpu_s", lambda: bus.used_s)
+        watching = Watching(bus, clock)  # type: ignore[arg-type]
+        looks = watching.looks()
+        assert isinstance(looks, AsyncGenerator)
+        await anext(looks)
+        for name in (b"pod-1", b"pod-2", b"pod-3"):
+            watching._note(name)
+        following = asyncio.ensure_future(anext(looks))
+        await clock.advance(6.0)
+        await following
+        assert bus.asked == [500, 3]
+        await looks.aclose()
+
+    asyncio.run(run())
