@@ -9,11 +9,11 @@ python=$1
 shift
 cd "$(dirname "$0")/.."
 
-environment() { # name, what to install besides skillbus[jupyter]
+environment() { # name, what to install besides skillbus[jupyter,hub]
     venv=$1
     shift
     sh deploy/make-venv.sh "$python" "$venv"
-    "$venv/bin/python" -m pip --quiet --disable-pip-version-check install ".[jupyter]" "$@" &&
+    "$venv/bin/python" -m pip --quiet --disable-pip-version-check install ".[jupyter,hub]" "$@" &&
         "$venv/bin/python" -m pip --quiet --disable-pip-version-check install --force-reinstall --no-deps .
 }
 

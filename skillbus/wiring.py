@@ -15,7 +15,7 @@ from skillbus.core.ports import Bus, Reconciler
 from skillbus.core.scope import Fleet
 from skillbus.pod.identity import Identity
 from skillbus.pod.pod import Pod
-from skillbus.settings import BusSettings, Settings, default_pod_id, without_secrets
+from skillbus.settings import BusSettings, Settings, default_pod_id, is_hub_service, without_secrets
 
 if TYPE_CHECKING:
     from skillbus.bus.operator_bus import OperatorBus
@@ -172,6 +172,7 @@ def console_of(settings: Settings) -> Console:
     from skillbus.bus.operator_bus import OperatorBus
     from skillbus.console.console import Access, Console
     from skillbus.console.eye import Eye
+    from skillbus.console.hub import hub_logins
     from skillbus.console.keeper import keeper_of
     from skillbus.console.kills import Kills
     from skillbus.console.limits import Failures
@@ -183,6 +184,8 @@ def console_of(settings: Settings) -> Console:
     admin_url = settings.console.console_admin_redis_url
     tokens = Tokens(settings.console.console_tokens, clock)
     tokens.demand()
+    session_s = settings.console.console_session_s
+    hub = hub_logins(clock, session_s) if is_hub_service() else None
 
     def bus() -> OperatorBus:
         return OperatorBus(fleet, endpoint)
@@ -199,8 +202,9 @@ def console_of(settings: Settings) -> Console:
         kills=Kills(bus),
         access=Access(
             tokens,
-            Sessions(tokens, clock, settings.console.console_session_s),
+            Sessions(lambda who: tokens.holds(who) or (hub is not None and hub.holds(who)), clock, session_s),
             Failures(clock),
             Refusals(bus, clock),
+            hub,
         ),
     )

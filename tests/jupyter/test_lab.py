@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from tests.jupyter.notebook import TOKEN, NotebookServer
 from tests.servers import RealServer
 
-_QUIETLY = [
+QUIETLY = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -32,7 +32,7 @@ STATUS, PANEL = ".skb-Status", "#skillbus-panel"
 def page_of(server: NotebookServer) -> Iterator[Page]:
     """JupyterLab, opened and settled. Leaves its picture where ``SKILLBUS_PICTURES`` says."""
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=_QUIETLY)
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=QUIETLY)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(f"{server.url}/lab?token={TOKEN}")
         page.wait_for_selector(STATUS, timeout=60_000)
