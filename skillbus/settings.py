@@ -41,6 +41,8 @@ def duration_s(text: str | float) -> float:
     """
     if isinstance(text, int | float):
         value = float(text)
+    elif not isinstance(text, str):  # from a host's configuration anything may come
+        raise ValueError(f"{text!r} is no duration: write it as 250ms, 2s, 5m or 24h")
     else:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", text)
         if match is None:
