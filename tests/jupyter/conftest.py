@@ -91,7 +91,7 @@ def hub(locked: RealServer, tmp_path: Path) -> Iterator[Hub]:
     (tmp_path / "manifest.yaml").write_text("skills:\n  - url: ./one\n")
     running = Hub(tmp_path / "hub", locked, tmp_path / "manifest.yaml")
     try:
-        eventually(lambda: running.call("GET", "/hub/api/")[0] == 200, f"the hub answers\n{running.log}", 60)
+        eventually(lambda: running.call("GET", "/hub/api/")[0] == 200, f"the hub answers\n{running.log}", 150)
         yield running
     finally:
         running.stop()
