@@ -32,7 +32,7 @@ proxy=.venv-jupyter/node
 PATH=$PWD/$proxy/node_modules/.bin:$PATH
 
 echo "test-jupyter: types"
-.venv-jupyter/bin/python -m mypy -p skillbus.jupyter -p tests.jupyter
+.venv-jupyter/bin/python -m mypy skillbus/jupyter/*.py tests/jupyter/*.py
 
 echo "test-jupyter: tests"
 exec .venv-jupyter/bin/python -m pytest -c tests/jupyter/pytest.ini --rootdir . "$@" tests/jupyter

@@ -107,6 +107,10 @@ class Hub:
         """Where people reach it."""
         return f"http://127.0.0.1:{self.port}"
 
+    def until(self, user: str, state: str) -> None:
+        """Wait until a user's pod says that it is in that state."""
+        eventually(lambda: self.status(user)["state"] == state, f"{user}'s pod is {state}\n{self.log}")
+
     def stop(self) -> None:
         """End the hub, and with it its servers and its proxy."""
         self.process.terminate()

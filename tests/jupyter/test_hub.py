@@ -8,7 +8,6 @@ import hmac
 import pytest
 
 from tests.jupyter.hubs import ADMIN_PASSWORD, SECRET, Hub
-from tests.pods import eventually
 from tests.servers import RawClient, RealServer, Refused
 
 pytestmark = pytest.mark.timeout(400)
@@ -25,7 +24,7 @@ def test_tenants_stop_with_the_fleet_and_cannot_stop_each_other(hub: Hub, locked
     hub.spawn("ada")
     hub.spawn("bob", profile="gpu")
     for user in ("ada", "bob"):
-        eventually(lambda u=user: hub.status(u)["state"] == "running", f"{user}'s pod runs\n{hub.log}")
+        hub.until(user, "running")
     ada, bob = (hub.status(user)["pod"] for user in ("ada", "bob"))
     assert ada != bob
     assert hub.status("bob")["groups"] == ["notebooks", "gpu"]
@@ -42,7 +41,7 @@ def test_tenants_stop_with_the_fleet_and_cannot_stop_each_other(hub: Hub, locked
                 mine.call(*words)
     locked.publish("skillbus:prod:kill", "token leaked", user="root", password=ADMIN_PASSWORD)
     for user in ("ada", "bob"):
-        eventually(lambda u=user: hub.status(u)["state"] == "stopped", f"{user}'s pod is observed stopped")
+        hub.until(user, "stopped")
     with login_of(locked, ada) as mine:
         for key in (f"skillbus:{{prod}}:killed:pod:{ada}", "skillbus:{prod}:killed"):
             with pytest.raises(Refused, match="NOPERM"):
@@ -54,7 +53,7 @@ def test_a_tenant_can_stop_himself_for_good(hub: Hub, locked: RealServer) -> Non
     hub.spawn("ada")
     hub.spawn("bob")
     for user in ("ada", "bob"):
-        eventually(lambda u=user: hub.status(u)["state"] == "running", f"{user}'s pod runs\n{hub.log}")
+        hub.until(user, "running")
     code, said = hub.call("POST", "/user/ada/skillbus/reconciler/stop?persist=true")
     assert (code, said) == (200, {"stopped": True, "was_running": True})
     key = f"skillbus:{{prod}}:killed:pod:{hub.status('ada')['pod']}"

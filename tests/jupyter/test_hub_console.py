@@ -26,7 +26,7 @@ def test_the_hub_says_who_looks_who_stops_and_who_resets(hub: Hub) -> None:
     for user in ("ada", "bob"):
         hub.spawn(user)
     for user in ("ada", "bob"):
-        eventually(lambda u=user: hub.status(u)["state"] == "running", f"{user}'s pod runs\n{hub.log}")
+        hub.until(user, "running")
     with Browser(hub) as nobody:
         assert nobody.page().url.path == f"{SERVICE}login", "without a login nothing is shown"
         assert "Log in with JupyterHub" in nobody.page().text
@@ -42,7 +42,7 @@ def test_the_hub_says_who_looks_who_stops_and_who_resets(hub: Hub) -> None:
         olga.log_in("olga")
         assert killed(olga.submit("kill", reason="token leaked"))
         for user in ("ada", "bob"):
-            eventually(lambda u=user: hub.status(u)["state"] == "stopped", f"{user}'s pod is observed stopped")
+            hub.until(user, "stopped")
         assert "hub:olga" in hub.status("ada")["why"] + str(hub.status("ada")["causes"])
         assert olga.submit("reset", confirm="prod", reason="over").status_code == 403
     with Browser(hub) as ruth:
