@@ -9,11 +9,11 @@ python=$1
 shift
 cd "$(dirname "$0")/.."
 
-environment() { # name, what to install besides skillbus[jupyter]
+environment() { # name, what to install besides skillbus[jupyter,hub]
     venv=$1
     shift
     sh deploy/make-venv.sh "$python" "$venv"
-    "$venv/bin/python" -m pip --quiet --disable-pip-version-check install ".[jupyter]" "$@" &&
+    "$venv/bin/python" -m pip --quiet --disable-pip-version-check install ".[jupyter,hub]" "$@" &&
         "$venv/bin/python" -m pip --quiet --disable-pip-version-check install --force-reinstall --no-deps .
 }
 
@@ -32,7 +32,7 @@ proxy=.venv-jupyter/node
 PATH=$PWD/$proxy/node_modules/.bin:$PATH
 
 echo "test-jupyter: types"
-.venv-jupyter/bin/python -m mypy -p skillbus.jupyter -p tests.jupyter
+.venv-jupyter/bin/python -m mypy skillbus/jupyter/*.py tests/jupyter/*.py
 
 echo "test-jupyter: tests"
 exec .venv-jupyter/bin/python -m pytest -c tests/jupyter/pytest.ini --rootdir . "$@" tests/jupyter

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -40,6 +41,8 @@ def duration_s(text: str | float) -> float:
     """
     if isinstance(text, int | float):
         value = float(text)
+    elif not isinstance(text, str):  # from a host's configuration anything may come
+        raise ValueError(f"{text!r} is no duration: write it as 250ms, 2s, 5m or 24h")
     else:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", text)
         if match is None:
@@ -269,19 +272,32 @@ class SkillsSettings(_Group):
     """Whether a skill that breaks a rule of style (not of safety) is refused instead of warned about."""
 
 
+def is_hub_service() -> bool:
+    """Whether this process is a service of a JupyterHub, which browsers reach; a user's server is none."""
+    has_all = all(os.environ.get(f"JUPYTERHUB_{name}") for name in ("SERVICE_NAME", "SERVICE_PREFIX", "API_TOKEN"))
+    return has_all and not os.environ.get("JUPYTERHUB_USER")
+
+
+def _hub_service(name: str) -> str:
+    return os.environ.get(f"JUPYTERHUB_SERVICE_{name}", "") if is_hub_service() else ""
+
+
 class ConsoleSettings(_Group):
     """``skillbus serve``: where the console listens, and whom it lets in."""
 
-    console_listen: Http = "127.0.0.1:8321"
-    """``HOST:PORT``; port 0 is any free one. Default: this machine alone. Beyond it a file of tokens is required."""
+    console_listen: Http = Field(
+        default_factory=lambda: urlsplit(_hub_service("URL")).netloc or "127.0.0.1:8321", validate_default=True
+    )
+    """``HOST:PORT``; port 0 is any free one. Default: this machine alone; as a service of a JupyterHub, what that says
+    in ``JUPYTERHUB_SERVICE_URL``. Beyond this machine a file of tokens is required, or the hub."""
 
     console_tokens: Path | None = None
     """A file of tokens, or a directory of such files (a mounted secret): ``skillbus token`` makes their lines. Read
     again when it changes. Default: none, so that on loopback everybody may look and nobody may order."""
 
-    console_root_path: str = ""
+    console_root_path: str = Field(default_factory=lambda: _hub_service("PREFIX"))
     """The path under which a proxy shows the console, ``/services/skillbus``. Default: none, or what a trusted proxy
-    says in ``X-Forwarded-Prefix``."""
+    says in ``X-Forwarded-Prefix``; as a service of a JupyterHub, ``JUPYTERHUB_SERVICE_PREFIX``."""
 
     console_trusted_proxies: Words = ()
     """Addresses or networks whose ``X-Forwarded-For``, ``-Proto`` and ``-Prefix`` are believed. Default: none."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from skillbus.bus.connect import Endpoint
 from skillbus.clock import BootClock
 from skillbus.core.scope import Fleet
-from skillbus.settings import BusSettings, Settings, default_pod_id, without_secrets
+from skillbus.settings import BusSettings, Settings, default_pod_id, is_hub_service, without_secrets
 
 if TYPE_CHECKING:  # An operator's verb loads no pod, and a pod no operator's bus.
     from skillbus.bus.operator_bus import OperatorBus
@@ -177,6 +177,7 @@ def console_of(settings: Settings) -> Console:
     from skillbus.bus.operator_bus import OperatorBus
     from skillbus.console.console import Access, Console
     from skillbus.console.eye import Eye
+    from skillbus.console.hub import hub_logins
     from skillbus.console.keeper import keeper_of
     from skillbus.console.kills import Kills
     from skillbus.console.limits import Failures
@@ -188,6 +189,8 @@ def console_of(settings: Settings) -> Console:
     admin_url = settings.console.console_admin_redis_url
     tokens = Tokens(settings.console.console_tokens, clock)
     tokens.demand()
+    session_s = settings.console.console_session_s
+    hub = hub_logins(clock, session_s) if is_hub_service() else None
 
     def bus() -> OperatorBus:
         return OperatorBus(fleet, endpoint)
@@ -204,8 +207,9 @@ def console_of(settings: Settings) -> Console:
         kills=Kills(bus),
         access=Access(
             tokens,
-            Sessions(tokens, clock, settings.console.console_session_s),
+            Sessions(lambda who: tokens.holds(who) or (hub is not None and hub.holds(who)), clock, session_s),
             Failures(clock),
             Refusals(bus, clock),
+            hub,
         ),
     )

@@ -4,7 +4,10 @@ Each server logs in to Redis as a user of its own, in the role ``tenant-pod``: t
 groups, keep its own evidence, and record the stop of itself alone. The hub makes that user when the server starts,
 with ``skillbus acl``; the password follows from a secret that only the hub has.
 
-Besides jupyterhub this needs, on the hub's machine: skillbus[console], redis-cli.
+The console is a service of the hub, under Services in its menu: one logs in through the hub, and the hub's groups say
+who may look, who may stop, and who may permit a restart.
+
+Besides jupyterhub this needs, on the hub's machine: skillbus[hub], redis-cli.
 """
 
 import hashlib
@@ -63,3 +66,42 @@ def admit(spawner):
 
 
 c.Spawner.pre_spawn_hook = admit
+
+
+# -- the console ------------------------------------------------------------------------------------------------------
+
+c.JupyterHub.services = [
+    {
+        "name": "skillbus",
+        "url": "http://127.0.0.1:8321",  # where the console listens; people reach it at …/services/skillbus/
+        "command": ["skillbus", "serve"],
+        "oauth_client_allowed_scopes": ["custom:skillbus:operate", "custom:skillbus:reset"],  # else no login bears them
+        "oauth_no_confirm": True,
+        "environment": {
+            "SKILLBUS_FLEET": "prod",
+            # redis://console:PASSWORD@HOST:PORT, of: skillbus acl --role console. It can undo nothing.
+            "SKILLBUS_REDIS_URL_FILE": os.environ["SKILLBUS_HUB_CONSOLE_URL_FILE"],
+            # Likewise of --role admin, for resets alone. Without it the console refuses them.
+            "SKILLBUS_CONSOLE_ADMIN_REDIS_URL_FILE": os.environ.get("SKILLBUS_HUB_ADMIN_URL_FILE", ""),
+            "SKILLBUS_STATE_DIR": os.environ.get("SKILLBUS_HUB_STATE_DIR", "/var/lib/skillbus"),
+            "SKILLBUS_CONSOLE_TRUSTED_PROXIES": "127.0.0.1",  # the hub's proxy: else everybody's address is its
+            # A file of tokens besides: for bots, and for people when the hub is down.
+            "SKILLBUS_CONSOLE_TOKENS": os.environ.get("SKILLBUS_HUB_TOKENS_FILE", ""),
+        },
+    }
+]
+c.JupyterHub.custom_scopes = {
+    "custom:skillbus:operate": {"description": "Stop pods, rehearse the stop, ask for a pass"},
+    "custom:skillbus:reset": {"description": "Permit stopped pods to restart"},
+}
+LOOK = "access:services!service=skillbus"
+c.JupyterHub.load_groups = {  # filled in the hub's admin page, or here
+    "skillbus-viewers": {"users": []},
+    "skillbus-oncall": {"users": []},
+    "skillbus-admins": {"users": []},
+}
+c.JupyterHub.load_roles = [
+    {"name": "skillbus-look", "groups": ["skillbus-viewers"], "scopes": [LOOK]},
+    {"name": "skillbus-stop", "groups": ["skillbus-oncall"], "scopes": [LOOK, "custom:skillbus:operate"]},
+    {"name": "skillbus-reset", "groups": ["skillbus-admins"], "scopes": [LOOK, "custom:skillbus:reset"]},
+]

@@ -60,19 +60,38 @@ export class Feed {
   private readonly _settings = ServerConnection.makeSettings();
   private _source: EventSource | null = null;
   private _passShown = '';
+  private _timer = 0;
 
   get changed(): ISignal<this, void> {
     return this._changed;
   }
 
-  /** Begin to listen, and never give up. */
-  async start(): Promise<void> {
+  /** Begin to listen, and never give up. A page that nobody sees holds no stream: a browser has six connections for all
+   *  pages of one server, and kernels need them, too. Once seen again, it asks at once. */
+  start(): void {
+    document.addEventListener('visibilitychange', () => this._turn());
+    this._turn();
+  }
+
+  private _turn(): void {
+    window.clearTimeout(this._timer);
+    this._source?.close();
+    this._source = null;
+    void this._open();
+  }
+
+  private async _open(): Promise<void> {
+    if (document.hidden) {
+      return;
+    }
     await this.look();
+    if (document.hidden || this._source !== null) {
+      return;
+    }
     if (this.refusal === '') {
       this._listen();
-    }
-    if (this._source === null) {
-      window.setTimeout(() => void this.start(), RETRY_MS);
+    } else {
+      this._timer = window.setTimeout(() => void this._open(), RETRY_MS);
     }
   }
 
@@ -131,7 +150,8 @@ export class Feed {
       this._source = null;
       this._fallSilent();
       this._changed.emit();
-      window.setTimeout(() => void this.start(), RETRY_MS);
+      window.clearTimeout(this._timer);
+      this._timer = window.setTimeout(() => void this._open(), RETRY_MS);
     };
     this._source = source;
   }

@@ -28,7 +28,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
       align: 'left',
       rank: 900
     });
-    void feed.start();
+    feed.start();
   }
 };
 

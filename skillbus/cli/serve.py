@@ -59,10 +59,10 @@ def _demand_extra() -> None:
 
 def _demand_tokens(settings: Settings) -> None:
     from skillbus.errors import BadSettings
-    from skillbus.settings import http_address
+    from skillbus.settings import http_address, is_hub_service
 
     host, _ = http_address(settings.console.console_listen)
-    if settings.console.console_tokens is None and not _is_loopback(host):
+    if settings.console.console_tokens is None and not is_hub_service() and not _is_loopback(host):
         raise BadSettings(
             f"{settings.console.console_listen} can be reached from other machines, and no file of tokens is given: "
             "make one with skillbus token NAME --role admin --add FILE, and give --tokens FILE; or listen on 127.0.0.1"

@@ -234,8 +234,8 @@ async def events(
     console = console_of(request)
     if len(console.feed.listeners) >= STREAMS_LIMIT:
         raise Refused(503, f"{STREAMS_LIMIT} streams are open: close one", headers={"Retry-After": "5"})
-    tokens = console.access.tokens
-    stream = console.feed.stream(lambda: _missed(console, last_event_id), lambda: who is ANYBODY or tokens.holds(who))
+    holds = console.access.sessions.holds
+    stream = console.feed.stream(lambda: _missed(console, last_event_id), lambda: who is ANYBODY or holds(who))
     return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 

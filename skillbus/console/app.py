@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from skillbus import __version__
-from skillbus.console import api, api_orders, probes, problems, webhooks
+from skillbus.console import api, api_orders, hub_login, probes, problems, webhooks
 from skillbus.console.console import Console
 from skillbus.console.doorway import BehindProxy, SecurityHeaders
 from skillbus.console.limits import BodyLimit
@@ -39,6 +39,8 @@ def create_app(console: Console) -> FastAPI:
     describe(app)
     for router in (api.router, api_orders.router, probes.router, webhooks.router(console)):
         app.include_router(router)
+    if console.access.hub is not None:
+        app.include_router(hub_login.router)
     _page(app, console)
     settings = console.settings
     app.add_middleware(BodyLimit)

@@ -21,6 +21,7 @@ from skillbus.clock import Clock
 from skillbus.console import shapes
 from skillbus.console.eye import Eye
 from skillbus.console.feed import Feed
+from skillbus.console.hub import HubLogins
 from skillbus.console.idempotency import Idempotency
 from skillbus.console.keeper import Keeper
 from skillbus.console.kills import Kills
@@ -49,12 +50,17 @@ _AGAIN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may come in, and what they may send."""
+    """Who may come in, and what they may send.
+
+    Attributes:
+        hub: the JupyterHub whose service this console is; None: of none.
+    """
 
     tokens: Tokens
     sessions: Sessions
     failures: Failures
     refusals: Refusals
+    hub: HubLogins | None = None
     idempotency: Idempotency = field(default_factory=Idempotency)
 
 
@@ -93,8 +99,8 @@ class Console:
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody may look: no file of tokens is given, so it listens on loopback alone."""
-        return self.access.tokens.path is None
+        """Whether everybody may look: nothing is given by which to log in, so it listens on loopback alone."""
+        return self.access.tokens.path is None and self.access.hub is None
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -187,6 +193,8 @@ class Console:
             "refusals": self.access.refusals.run,
             "ticks": self._tick,
         }
+        if self.access.hub is not None:
+            works["hub"] = self.access.hub.run
         feed = self.feed
         tasks = [asyncio.create_task(self._supervised(name, work), name=name) for name, work in works.items()]
         try:

@@ -106,6 +106,7 @@ def shown(request: Request, template: str, visitor: Visitor | None, code: int = 
         visitor=visitor,
         csrf=visitor.csrf if visitor else "",
         is_open=console.is_open,
+        is_of_hub=console.access.hub is not None,
         now_ms=wall_ms(),
         **given,
     )
@@ -150,7 +151,7 @@ async def visitor_of(request: Request, *powers: Power) -> Visitor:
 def _to_login(request: Request) -> Response:
     is_link = request.headers.get("sec-fetch-site") == "cross-site" and request.method == "GET"
     if is_link:  # Its session, if there is one, was held back: the same address once more, from a page of ours.
-        return shown(request, "continue.html", None)
+        return shown(request, "continue.html", None, to="")
     path = request.scope["path"].removeprefix(request.scope.get("root_path", "")).strip("/")
     wanted = path if _NEXT.fullmatch(path) else ""
     return RedirectResponse(f"{home_of(request)}login" + (f"?next={quote(wanted)}" if wanted else ""), 303)

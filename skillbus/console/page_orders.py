@@ -73,9 +73,12 @@ async def login(request: Request) -> Response:
 @router.post("/logout")
 async def logout(request: Request) -> Response:
     """End the session."""
-    await form_and_visitor(request, *Power)
+    _, visitor = await form_and_visitor(request, *Power)
     response = RedirectResponse("login", 303)
-    console_of(request).access.sessions.end(request, response)
+    access = console_of(request).access
+    access.sessions.end(request, response)
+    if access.hub is not None:
+        access.hub.forget(visitor.principal)
     return response
 
 

@@ -1,7 +1,8 @@
-"""A browser's session: a token given once at /login, and then a cookie; and the CSRF token beside it.
+"""A browser's session: a login once at /login, and then a cookie; and the CSRF token beside it.
 
-Sessions live in this process alone and in bounded number: after a restart one logs in again. One ends with the entry
-of its token. The cookie is HttpOnly and SameSite=Strict, and bears the path under which the console is shown.
+Sessions live in this process alone and in bounded number: after a restart one logs in again. One ends with what its
+login rests on: the entry of its token, or the right at the hub. The cookie is HttpOnly and SameSite=Strict, and bears
+the path under which the console is shown.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi import Request, Response
 
 from skillbus.clock import Clock
-from skillbus.console.tokens import Principal, Tokens
+from skillbus.console.tokens import Principal
 
 COOKIE = "skillbus_session"
 CSRF_HEADER = "X-CSRF-Token"
@@ -37,10 +39,14 @@ class Session:
 
 
 class Sessions:
-    """Those that hold."""
+    """Those that hold.
 
-    def __init__(self, tokens: Tokens, clock: Clock, lasts_s: float) -> None:
-        self._tokens = tokens
+    Attributes:
+        holds: whether somebody who was recognised still may come in.
+    """
+
+    def __init__(self, holds: Callable[[Principal], bool], clock: Clock, lasts_s: float) -> None:
+        self.holds = holds
         self._clock = clock
         self._lasts_s = lasts_s
         self._open: OrderedDict[str, Session] = OrderedDict()
@@ -69,7 +75,7 @@ class Sessions:
         session = self._open.get(key)
         if session is None:
             return None
-        if self._clock.now_s() >= session.until_s or not self._tokens.holds(session.principal):
+        if self._clock.now_s() >= session.until_s or not self.holds(session.principal):
             del self._open[key]
             return None
         return session

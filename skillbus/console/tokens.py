@@ -70,7 +70,8 @@ class Principal:
 
     Attributes:
         scopes: labels of the only scopes that they may order about; empty: all.
-        token_hash: by which it is seen whether the token still holds; empty: nobody's, who looks on at loopback.
+        token_hash: by which it is seen whether the token, ours or the hub's, still holds; empty: nobody's, who looks on
+            at loopback.
     """
 
     name: str

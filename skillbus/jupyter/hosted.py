@@ -33,6 +33,9 @@ ABSENT = "absent"
 BEGINNING = "beginning"
 """The word while the pod is being made."""
 
+_END_S = 5.0
+"""Seconds that the server's end waits for a pod that is still being made. It would begin latched, or not at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -195,12 +198,13 @@ class HostedPod:
             self._pod.reconcile_now()
 
     def end(self) -> None:
-        """The server ends. Blocking; a few seconds at most."""
+        """The server ends. Streams are told first. Blocking; a few seconds at most."""
         self.ended = True
         with self._lock:
             self._stopped_for = self._stopped_for or "the server is ending"
+        self.bell.ring()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(_END_S)
         if self._pod is not None:
             self._pod.stop()
         self.bell.ring()

@@ -117,7 +117,7 @@ class StatusRoute(PolicyGated):
     @authorized
     async def get(self) -> None:
         """The account, and the managed skills with their source and revision."""
-        skills = await asyncio.to_thread(_managed, self.hosted)
+        skills = await asyncio.to_thread(managed, self.hosted)
         self.finish(json.dumps({**_fields(self.hosted), **skills}))
 
 
@@ -182,7 +182,7 @@ def _fields(hosted: HostedPod) -> dict[str, Any]:
     }
 
 
-def _managed(hosted: HostedPod) -> dict[str, Any]:
+def managed(hosted: HostedPod) -> dict[str, Any]:
     """Blocking: the receipts of every skills root, and what could not be read."""
     skills: list[dict[str, str]] = []
     errors: list[str] = []

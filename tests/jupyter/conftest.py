@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.jupyter.hubs import ADMIN_PASSWORD, Hub
+from tests.pods import eventually
 from tests.servers import RealServer, fill, server_binary
 
 MANIFEST = "skills:\n  - url: ./one\n"
@@ -61,3 +65,33 @@ def environment(armed: RealServer, environs: dict[str, str], tmp_path: Path, mon
 def jp_server_config() -> dict[str, Any]:
     """The extension is enabled, as its file in the wheel does."""
     return {"ServerApp": {"jpserver_extensions": {"skillbus.jupyter": True}}}
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[RealServer]:
+    """A Redis whose stock user is off; ``root`` administers it."""
+    users = ("user default off", f"user root on >{ADMIN_PASSWORD} ~* &* +@all")
+    with RealServer(server_binary("redis-server"), tmp_path / "redis", *users) as server:
+        server.cli("SET", "skillbus:{prod}:epoch", "0", user="root", password=ADMIN_PASSWORD)
+        for role in ("console", "admin"):
+            words = ["acl", "--role", role, "--fleet", "prod", "--hash-from-stdin", "--format", "setuser"]
+            argv = [sys.executable, "-m", "skillbus", *words]
+            lines = subprocess.run(argv, input=role, text=True, check=True, capture_output=True).stdout.splitlines()
+            own = next(line for line in lines if line.startswith(f"ACL SETUSER {role}"))
+            root = server.url.replace("//", f"//root:{ADMIN_PASSWORD}@")
+            subprocess.run(["redis-cli", "-u", root], input=own, text=True, check=True, capture_output=True)
+        yield server
+
+
+@pytest.fixture
+def hub(locked: RealServer, tmp_path: Path) -> Iterator[Hub]:
+    """A hub that answers, with a manifest of one skill."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "SKILL.md").write_text("---\nname: one\ndescription: one\n---\n")
+    (tmp_path / "manifest.yaml").write_text("skills:\n  - url: ./one\n")
+    running = Hub(tmp_path / "hub", locked, tmp_path / "manifest.yaml")
+    try:
+        eventually(lambda: running.call("GET", "/hub/api/")[0] == 200, f"the hub answers\n{running.log}", 150)
+        yield running
+    finally:
+        running.stop()

@@ -1,5 +1,6 @@
 """The example's configuration, for one machine without accounts: everybody may log in, and no password is asked."""
 
+import json
 import os
 import shutil
 import sys
@@ -23,7 +24,10 @@ c.Spawner.environment = {"SKILLBUS_SPREAD": "0", "SKILLBUS_SKILLS_TARGETS": "./s
 c.ConfigurableHTTPProxy.command = [shutil.which("configurable-http-proxy") or ""]
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{os.environ['HUB_PROXY_PORT']}"
 c.ConfigurableHTTPProxy.pid_file = str(here / "proxy.pid")
+c.JupyterHub.services[0]["url"] = f"http://127.0.0.1:{os.environ['HUB_CONSOLE_PORT']}"
+for group, users in json.loads(os.environ["HUB_GROUPS"]).items():
+    c.JupyterHub.load_groups[group]["users"] = users
 c.JupyterHub.services.extend([{"name": "tests", "api_token": os.environ["HUB_TOKEN"]}])
 c.JupyterHub.load_roles.extend(
-    [{"name": "tests", "scopes": ["admin:users", "admin:servers", "access:servers"], "services": ["tests"]}]
+    [{"name": "tests", "scopes": ["admin:users", "admin:servers", "access:servers", "groups"], "services": ["tests"]}]
 )

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from tests.jupyter.notebook import TOKEN, NotebookServer
 from tests.servers import RealServer
 
-_QUIETLY = [
+QUIETLY = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -29,11 +29,12 @@ STATUS, PANEL = ".skb-Status", "#skillbus-panel"
 
 
 @contextmanager
-def page_of(server: NotebookServer) -> Iterator[Page]:
-    """JupyterLab, opened and settled. Leaves its picture where ``SKILLBUS_PICTURES`` says."""
+def page_of(server: NotebookServer, script: str = "") -> Iterator[Page]:
+    """JupyterLab, opened and settled; ``script`` runs before all of it."""
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=_QUIETLY)
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=QUIETLY)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.add_init_script(script)
         page.goto(f"{server.url}/lab?token={TOKEN}")
         page.wait_for_selector(STATUS, timeout=60_000)
         yield page
@@ -96,3 +97,49 @@ def test_silence_is_said(server: NotebookServer) -> None:
         server.process.kill()
         server.process.wait()
         expect(page.locator(STATUS)).to_contain_text("Skills: unknown", timeout=30_000)
+
+
+_WATCHED = """
+window.streams = [];
+window.EventSource = class extends EventSource {
+  constructor(...words) { super(...words); window.streams.push(this); }
+};
+window.see = seen => {
+  Object.defineProperty(document, 'hidden', { get: () => !seen, configurable: true });
+  document.dispatchEvent(new Event('visibilitychange'));
+};
+"""
+
+
+def test_a_page_that_nobody_sees_holds_no_stream(armed: RealServer, server: NotebookServer) -> None:
+    """A browser has six connections for a server: a seventh tab of JupyterLab must not wait for a hidden one's stream.
+
+    Seen again, it tells at once what has come meanwhile.
+    """
+    with page_of(server, _WATCHED) as page:
+        expect(page.locator(STATUS)).to_contain_text("Skills: running", timeout=30_000)
+        page.wait_for_function("window.streams.some(one => one.readyState === EventSource.OPEN)", timeout=30_000)
+        page.evaluate("window.see(false)")
+        assert page.evaluate("window.streams.every(one => one.readyState === EventSource.CLOSED)")
+        armed.publish("skillbus:prod:kill", "meanwhile")
+        page.evaluate("window.see(true)")
+        expect(page.locator(STATUS)).to_contain_text("Skills: stopped", timeout=15_000)
+        page.wait_for_function("window.streams.some(one => one.readyState === EventSource.OPEN)", timeout=30_000)
+
+
+def test_it_reads_well_in_a_narrow_dark_window(server: NotebookServer) -> None:
+    """In the dark theme, and as narrow as JupyterLab itself still fits, nothing of the panel is cut off."""
+    settings = server.folder / "config/lab/user-settings/@jupyterlab/apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "themes.jupyterlab-settings").write_text('{"theme": "JupyterLab Dark"}')
+    with page_of(server) as page:
+        page.wait_for_selector("body[data-jp-theme-light=false]", state="attached", timeout=30_000)
+        expect(page.locator(STATUS)).to_contain_text("Skills: running", timeout=30_000)
+        page.locator(STATUS).click()
+        page.set_viewport_size({"width": 800, "height": 800})
+        panel = page.locator(PANEL)
+        box = panel.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 800
+        assert panel.evaluate("node => node.scrollWidth <= node.clientWidth"), "no line is wider than the panel"
+        picture(page, "lab-narrow-dark")

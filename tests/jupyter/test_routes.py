@@ -281,3 +281,69 @@ async def test_a_server_without_a_manifest_has_no_pod(environment: Path, jp_fetc
     said = await status(jp_fetch)
     assert said["state"] == "absent"
     assert "SKILLBUS_SKILLS_MANIFEST" in said["why"]
+
+
+async def test_a_lock_that_cannot_be_read_is_told(environment: Path, jp_fetch: Fetch) -> None:
+    """The status goes on to answer: what stands is told, and which folder's skills are not known."""
+    await running(jp_fetch)
+    for spoil in (lambda lock: lock.write_text("{"), lambda lock: (lock.unlink(), lock.mkdir())):
+        spoil(environment / "skillbus.lock")
+        said = await status(jp_fetch)
+        assert (said["state"], said["skills"]) == ("running", [])
+        assert str(environment) in said["errors"][0]
+
+
+@pytest.mark.parametrize(
+    ("trait", "word"),
+    [
+        ({"every_s": ["soon"]}, "SKILLBUS_EVERY_S"),
+        ({"heartbeat_s": "soon"}, "SKILLBUS_HEARTBEAT_S"),
+        ({"groups": 5}, "SKILLBUS_GROUPS"),
+        ({"skills_redirect_hosts": {"a": 1}}, "SKILLBUS_SKILLS_REDIRECT_HOSTS"),
+        ({"redis_password": ["hush"]}, "SKILLBUS_REDIS_PASSWORD"),
+    ],
+)
+async def test_a_trait_that_cannot_be_used_is_named(
+    environment: Path, trait: dict[str, Any], word: str, jp_configurable_serverapp: Any, jp_server_config: Any
+) -> None:
+    """No pod, one sentence with the setting's name and no secret; the notebook server itself serves."""
+    app = jp_configurable_serverapp(config={**jp_server_config, "Skillbus": trait})
+    hosted = app.web_app.settings["skillbus_hosted"]
+    assert await hosted.until(lambda: hosted.account().state == "absent", 20)
+    assert word in hosted.account().why, hosted.account().why
+    assert "hush" not in hosted.account().why
+
+
+@pytest.mark.parametrize("environs", [{"SKILLBUS_REDIS_USERNAME": "ada", "SKILLBUS_REDIS_PASSWORD": "s3cr3t-word"}])
+async def test_no_secret_is_shown(environment: Path, jp_fetch: Fetch, caplog: pytest.LogCaptureFixture) -> None:
+    """A login that Redis refuses: why is told, in the body, the headers and the log, without the password."""
+    for _ in range(500):
+        said = await status(jp_fetch)
+        if said["state"] == "holding" and said["why"]:
+            break
+        await asyncio.sleep(0.02)
+    answer = await post(jp_fetch, STOPS[1])
+    assert said["state"] == "holding"
+    assert "s3cr3t-word" not in json.dumps(said) + str(answer.headers) + caplog.text
+
+
+async def test_two_who_stop_at_once_are_both_answered(environment: Path, jp_fetch: Fetch) -> None:
+    """Each learns that it is stopped, and one of them that it ran."""
+    await running(jp_fetch)
+    answers = [json.loads(one.body) for one in await asyncio.gather(*(post(jp_fetch, path) for path in STOPS * 2))]
+    assert all(answer["stopped"] for answer in answers)
+    assert sum(answer["was_running"] for answer in answers) == 1
+
+
+async def test_a_hostile_reason_is_one_header_of_words(environment: Path, armed: RealServer, jp_fetch: Fetch) -> None:
+    """Line ends, control and bidi characters in a reason make no header of their own."""
+    await running(jp_fetch)
+    armed.publish("skillbus:prod:kill", "a\r\nX-Evil: 1\r\n\r\n<b>\x00\u202e")
+    for _ in range(500):
+        if (await status(jp_fetch))["state"] == "stopped":
+            break
+        await asyncio.sleep(0.02)
+    answer = await post(jp_fetch, STOPS[0])
+    assert "X-Evil" not in answer.headers
+    assert answer.headers["X-Skillbus-State"] == "stopped"
+    assert answer.headers["X-Skillbus-Why"].isprintable()

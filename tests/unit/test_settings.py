@@ -256,3 +256,38 @@ def test_where_nothing_can_listen(text: str) -> None:
     """Said so, with how to write it."""
     with pytest.raises(BadSettings, match=r"SKILLBUS_HTTP: .* write it as 0\.0\.0\.0:9464"):
         Settings.load(http=text)
+
+
+_SERVICE = {
+    "JUPYTERHUB_SERVICE_NAME": "skillbus",
+    "JUPYTERHUB_SERVICE_PREFIX": "/base/services/skillbus/",
+    "JUPYTERHUB_SERVICE_URL": "http://10.0.0.7:8321",
+    "JUPYTERHUB_API_TOKEN": "hush",
+}
+
+
+def test_a_hubs_service_listens_where_the_hub_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Address and prefix are the hub's, unless the environment or a flag says otherwise."""
+    for name, value in _SERVICE.items():
+        monkeypatch.setenv(name, value)
+    console = Settings.load().console
+    assert (console.console_listen, console.console_root_path) == ("10.0.0.7:8321", "/base/services/skillbus/")
+    monkeypatch.setenv("SKILLBUS_CONSOLE_LISTEN", ":0")
+    assert Settings.load().console.console_listen == ":0"
+    assert Settings.load(console_listen=":1").console.console_listen == ":1"
+
+
+def test_a_hubs_service_on_a_socket_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sentence with the setting that helps, and not by listening elsewhere."""
+    for name, value in (_SERVICE | {"JUPYTERHUB_SERVICE_URL": "http+unix://%2Frun%2Fskillbus"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BadSettings, match="SKILLBUS_CONSOLE_LISTEN"):
+        Settings.load()
+
+
+def test_a_users_server_is_no_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its prefix bears the user's name, whatever that is: nothing of it is taken, and nothing refused."""
+    for name, value in (_SERVICE | {"JUPYTERHUB_USER": "a@b", "JUPYTERHUB_SERVICE_PREFIX": "/user/a%40b/"}).items():
+        monkeypatch.setenv(name, value)
+    console = Settings.load().console
+    assert (console.console_listen, console.console_root_path) == ("127.0.0.1:8321", "")
