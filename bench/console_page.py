@@ -90,7 +90,7 @@ def _opened(browser: Any, url: str) -> dict[str, float]:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.add_init_script(_NOTE)
-    page.goto(url)
+    page.goto(url, wait_until="commit", timeout=90_000)
     page.wait_for_function("() => bench.wall > 0", timeout=60_000)
     page.wait_for_timeout(500)
     found: dict[str, float] = page.evaluate("bench")
@@ -103,7 +103,7 @@ def _bursts(browser: Any, url: str, fleet: WrittenFleet) -> tuple[float, float, 
     page = context.new_page()
     session = context.new_cdp_session(page)
     page.add_init_script(_NOTE)
-    page.goto(url)
+    page.goto(url, wait_until="commit", timeout=90_000)
     page.wait_for_function("() => bench.wall > 0", timeout=60_000)
     heaps: list[float] = []
     page.evaluate("bench.task = bench.frame = bench.paints = 0")

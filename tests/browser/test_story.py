@@ -51,7 +51,7 @@ def test_the_whole_story(visits: Visits, desk: Desk) -> None:
         page.locator("#proof b").wait_for(state="detached")
         assert page.locator("#proof").inner_text().startswith("3 of 3 stopped")
         assert page.locator("#acks-box svg[role=img]").count() == 1
-        assert "certificate" in page.locator("#timeline").inner_text()
+        page.locator("#timeline [data-kind=certificate]").wait_for()
         page.locator("#proof-link").click()
         page.get_by_role("heading", name="3 of 3 stopped").wait_for()
         assert [cell.inner_text() for cell in page.locator(".proofs tbody th").all()] == list(PODS)

@@ -28,7 +28,7 @@ const consoleNowMs = () => Date.now() + Number(document.body.dataset.nowMs) - re
 
 // -- events --------------------------------------------------------------------------------------------------------------
 
-let isSelectDue = false, selectedAt = 0, paintTimer = 0, paintedAt = 0;
+let isSelectDue = false, selectedAt = -SELECT_MS, paintTimer = 0, paintedAt = 0;
 
 const takes = {
   snapshot(data) {

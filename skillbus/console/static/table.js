@@ -55,6 +55,8 @@ export class Table {
     this.key = "";
     this.isDown = false;
     this.found = [];
+    this.stragglers = [];
+    this.stragglersCount = 0;
     for (const id of ["stragglers", "pods-table"]) $(id).tBodies[0].replaceChildren(); // the server's rows look the same, and are built otherwise
     for (const head of document.querySelectorAll("#pods-table th[data-key]")) this.#sortable(head);
     $("filter").addEventListener("submit", (event) => event.preventDefault());
