@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from skillbus.bus.embedded import HOST
+from skillbus.bus.embedded import HOST, tied_to_us
 from tests.pods import Ran, ended, environ_of, eventually
 from tests.servers import RealServer
 
@@ -86,7 +86,7 @@ def serving(server: RealServer | str, folder: Path, *words: str, **given: str) -
     with (folder / "console.txt").open("ab") as log:
         began = log.tell()
         env = _env(server, folder, given)
-        process = subprocess.Popen(_argv(words), env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(tied_to_us(_argv(words)), env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         eventually(
             lambda: _url(folder, began) or process.poll() is not None, "the console listens, or has ended", START_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 
 from skillbus.bus.operator_bus import OperatorBus
 from skillbus.control.drill import LastDrill, last_good_drill
@@ -14,7 +15,7 @@ from skillbus.core.scope import Scope
 from skillbus.errors import SkillbusError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Status:
     """A fleet at one moment.
 
@@ -39,6 +40,11 @@ class Status:
 
     def counts(self) -> Counter[str]:
         """How many pods there are of each word."""
+        return self._counted
+
+    @cached_property
+    def _counted(self) -> Counter[str]:
+        """Once: one look at a large fleet is told many times."""
         return Counter(pod.word for pod in self.pods)
 
 
