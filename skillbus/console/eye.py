@@ -129,6 +129,8 @@ class Eye:
         before = _Before()
         async with self._bus_of() as bus, Watching(bus, self._clock, _EVERY_S) as watching:
             async for seen in watching.looks():
+                if isinstance(seen, Status):  # counted here, not in the loop that answers requests
+                    _ = seen.pods.counts, seen.pods.all_lifted
                 take(Look(failure=str(seen)) if isinstance(seen, SkillbusError) else await before.compare(seen))
 
     async def _tail(self, tell: Callable[[list[Entry]], None]) -> None:

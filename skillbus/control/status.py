@@ -15,7 +15,22 @@ from skillbus.core.scope import Scope
 from skillbus.errors import SkillbusError
 
 
-@dataclass(frozen=True)
+class Pods(tuple[PodView, ...]):
+    """The pods of one look, stragglers first. What must be counted of thousands is counted once, whoever asks."""
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """How many there are of each word."""
+        return Counter(pod.word for pod in self)
+
+    @cached_property
+    def all_lifted(self) -> bool:
+        """Whether every stopped one was stopped by kills that were reset since, and by nothing else."""
+        lives = (life for pod in self if pod.word == "stopped" for life in pod.current)
+        return all(cause.lifted for life in lives for cause in life.beat.causes)
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A fleet at one moment.
 
@@ -30,7 +45,7 @@ class Status:
     server_ms: int
     armed: bool
     kills: tuple[tuple[Scope, KillRecord], ...]
-    pods: tuple[PodView, ...]
+    pods: Pods
     drill: LastDrill | SkillbusError | None = None
 
     @property
@@ -40,12 +55,7 @@ class Status:
 
     def counts(self) -> Counter[str]:
         """How many pods there are of each word."""
-        return self._counted
-
-    @cached_property
-    def _counted(self) -> Counter[str]:
-        """Once: one look at a large fleet is told many times."""
-        return Counter(pod.word for pod in self.pods)
+        return self.pods.counts
 
 
 async def status(bus: OperatorBus) -> Status:
@@ -57,7 +67,7 @@ async def status(bus: OperatorBus) -> Status:
         server_ms=reading.server_ms,
         armed=reading.armed,
         kills=kills,
-        pods=tuple(view(reading.server_ms, beats)),
+        pods=Pods(view(reading.server_ms, beats)),
         drill=await _drill(bus),
     )
 

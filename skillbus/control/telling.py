@@ -42,14 +42,8 @@ def headline(seen: Status) -> str:
 
 
 def _counted(seen: Status, word: str, count: int) -> str:
-    lifted = word == "stopped" and _all_lifted(seen)
+    lifted = word == "stopped" and seen.pods.all_lifted
     return f"{count} {word}" + (": reset, they wait for a restart" if lifted else "")
-
-
-def _all_lifted(seen: Status) -> bool:
-    """Whether every stopped pod was stopped by kills that were reset since, and by nothing else."""
-    lives = [life for pod in seen.pods if pod.word == "stopped" for life in pod.current]
-    return all(cause.lifted for life in lives for cause in life.beat.causes)
 
 
 def life_of(pod: PodView) -> Life | None:

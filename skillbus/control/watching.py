@@ -17,7 +17,7 @@ from typing import Self
 
 from skillbus.bus.operator_bus import OperatorBus
 from skillbus.clock import Clock, cpu_s
-from skillbus.control.status import Status, kills_of, status
+from skillbus.control.status import Pods, Status, kills_of, status
 from skillbus.core.roster import PodView, view
 from skillbus.core.scope import NAME, Scope, ScopeKind
 from skillbus.errors import SkillbusError
@@ -116,7 +116,7 @@ class Watching:
         _, beats = await self._bus.heartbeats(sorted(self._take_hints()))
         reading, kills = await kills_of(self._bus)
         fresh = {pod.pod_id: pod for pod in view(reading.server_ms, beats)}
-        pods = (*(fresh.pop(pod.pod_id, pod) for pod in seen.pods), *fresh.values())
+        pods = Pods((*(fresh.pop(pod.pod_id, pod) for pod in seen.pods), *fresh.values()))
         return replace(seen, server_ms=reading.server_ms, armed=reading.armed, kills=kills, pods=pods)
 
     def _take_hints(self) -> set[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from skillbus.console.eye import _Before
 from skillbus.console.views import row_of
-from skillbus.control.status import Status
+from skillbus.control.status import Pods, Status
 from skillbus.core.latch import State
 from skillbus.core.orders import KillRecord
 from skillbus.core.roster import view
@@ -20,7 +20,7 @@ PROD = Fleet("prod")
 def look(states: dict[str, State], at_ms: int = T0) -> Status:
     """The fleet with these pods, at that time."""
     beats = {pod_id: [beat(state=state, beat_at_ms=at_ms, incarnation=pod_id)] for pod_id, state in states.items()}
-    return Status("prod", at_ms, True, (), tuple(view(at_ms, beats)))
+    return Status("prod", at_ms, True, (), Pods(view(at_ms, beats)))
 
 
 def test_only_what_has_changed_is_passed_on() -> None:

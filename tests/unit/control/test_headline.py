@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skillbus.control.status import Status
+from skillbus.control.status import Pods, Status
 from skillbus.control.telling import headline
 from skillbus.core.heartbeat import CauseLine, Heartbeat
 from skillbus.core.latch import State
@@ -21,7 +21,7 @@ KILLED = CauseLine(kind="record", scope="fleet", record_id="r1")
 def seen(*beats: Heartbeat, kills: tuple[Scope, ...] = (), armed: bool = True, now_ms: int = T0) -> Status:
     """A fleet of one pod for each heartbeat."""
     pods = view(now_ms, {f"p{index}": [one] for index, one in enumerate(beats)})
-    return Status("prod", now_ms, armed, tuple((scope, RECORD) for scope in kills), tuple(pods))
+    return Status("prod", now_ms, armed, tuple((scope, RECORD) for scope in kills), Pods(pods))
 
 
 def stopped(*causes: CauseLine, **fields: Any) -> Heartbeat:

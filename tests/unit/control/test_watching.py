@@ -10,7 +10,7 @@ import pytest
 
 import skillbus.control.watching as control_watching
 from skillbus.cli.wall import changes
-from skillbus.control.status import Status
+from skillbus.control.status import Pods, Status
 from skillbus.control.watching import Watching, stragglers_first
 from skillbus.core.heartbeat import Heartbeat
 from skillbus.core.latch import ScopeReading, State
@@ -62,7 +62,7 @@ def test_a_kill_makes_those_stragglers_that_it_reaches() -> None:
 def seen(*kills: Scope, server_ms: int = T0, **beats: Heartbeat) -> Status:
     """A fleet at one moment."""
     records = tuple((scope, KillRecord(id="r")) for scope in kills)
-    return Status("prod", server_ms, True, records, tuple(fleet(**beats)))
+    return Status("prod", server_ms, True, records, Pods(fleet(**beats)))
 
 
 def kinds(last: Status | None, now: Status) -> list[str]:
