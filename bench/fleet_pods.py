@@ -182,6 +182,7 @@ class SimulatedPod:
             host=socket.gethostname(),
             pid=os.getpid(),
             version=__version__,
+            user="default",  # what the bench's server answers to ACL WHOAMI
         )
         raw = evidence.to_bytes().replace(b"%", b"%%")
         for instant in (_BEAT_AT_MS, _HEARD_AT_MS, _QUIET_AT_MS):

@@ -24,7 +24,7 @@ from skillbus.skills.history import Kept
 from skillbus.skills.lock import Receipt, read_lock
 from skillbus.skills.memory import Memory
 from skillbus.skills.options import SkillsOptions
-from skillbus.skills.places import Place, Places, take_stock
+from skillbus.skills.places import Place, Places, read_receipts, take_stock
 from skillbus.skills.plan import Kind, Step
 from skillbus.skills.quiet import Threads, to_the_end
 from skillbus.skills.reconciler import ReconcileAborted
@@ -181,6 +181,7 @@ class _Passing:
             if place.refused:
                 continue
             try:
+                await self._threads.run(read_receipts, place, Memory(), Memory())
                 await self._threads.run(take_stock, place, Memory(), Memory(), self._threads)
                 before[place] = place.lock.receipts
                 await self._restore(place)

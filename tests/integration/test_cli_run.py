@@ -144,12 +144,12 @@ def test_unknown_means_nothing_done(redis_server: RealServer, tmp_path: Path) ->
 
 
 def test_what_cannot_be_run_is_said_before_anything_starts(tmp_path: Path) -> None:
-    """Bad URL, sentinel URL, nothing to run, both reconcilers, bad durations: exit 2 and one sentence."""
+    """Bad URL, a cluster's URL, nothing to run, both reconcilers, bad durations: exit 2 and one sentence."""
     env = environ("redis://127.0.0.1:1/0", tmp_path)
     program = ("--", "true")
     wrong = {
         "is no Redis URL": ("--redis", "127.0.0.1:6379", *program),
-        "give the master's own redis:// or rediss:// URL": ("--redis", "redis+sentinel://a:1/m", *program),
+        "not Redis Cluster": ("--redis", "redis+cluster://a:1", *program),
         "nothing to run": (),
         "exclude each other": ("--manifest", "m.yaml", *program),
         "is no duration": ("--every", "often", *program),

@@ -43,9 +43,9 @@ UNDO = dict.fromkeys(["DEL", "UNLINK", "EXPIRE", "SET epoch", "FLUSHALL"], False
 
 
 def pods(*pod_ids: str, now_ms: int = T0 + 500, **fields: Any) -> tuple[PodView, ...]:
-    """Live pods that hear, or what ``fields`` say."""
+    """Live pods that hear and write as users of their own, or what ``fields`` say."""
     told = {"armed": True, "hears": HEARS, **fields}
-    return tuple(view(now_ms, {pod_id: [beat(**told)] for pod_id in pod_ids}))
+    return tuple(view(now_ms, {pod_id: [beat(**{"user": f"pod-{pod_id}"} | told)] for pod_id in pod_ids}))
 
 
 def node(name: str = "redis://h:6379/0", info: dict[str, str] | Unseen = INFO, **fields: Any) -> NodeFacts:
