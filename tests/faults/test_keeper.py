@@ -113,7 +113,8 @@ def test_what_was_handed_over_is_recorded_at_any_moment_of_a_reconnect(tmp_path:
             if moments.random() < 0.3:
                 keeper.until_hears()
         keeper.until_hears()
-        assert keeper.standing.persisted_count == 25
+        # The record is there before the keeper has its answer.
+        eventually(lambda: keeper.standing.persisted_count == 25, "it has told of each")
 
 
 # -- a server that breaks ----------------------------------------------------------------------------------------------
