@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from skillbus.clock import boottime_s
 from skillbus.console.tokens import Role, line_of, new_token
-from skillbus.demo.fleet import FLEET
+from skillbus.demo.fleet import FLEET, ended
 
 _PATIENCE_S = 20.0
 
@@ -86,12 +85,6 @@ class DemoConsole:
 
     def end(self, timeout_s: float = 10.0) -> None:
         """SIGTERM, and SIGKILL if that does not help."""
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            ended(self._process, timeout_s)
         self._process = None

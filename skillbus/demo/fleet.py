@@ -45,14 +45,8 @@ class DemoPod:
 
     def end(self, timeout_s: float = 10.0) -> None:
         """SIGTERM, and SIGKILL if that does not help."""
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            ended(self._process, timeout_s)
         self._process = None
 
     @property
@@ -85,3 +79,13 @@ class DemoPod:
             digest.update(str(path.relative_to(self.skills)).encode() + b"\0")
             digest.update(path.read_bytes() if path.is_file() else b"")
         return digest.hexdigest()
+
+
+def ended(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """SIGTERM, and SIGKILL if that does not help."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
