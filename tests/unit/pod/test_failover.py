@@ -84,6 +84,38 @@ def test_a_running_pod_holds_as_soon_as_another_server_answers(
     asyncio.run(main())
 
 
+def test_a_new_subscription_alone_disproves_no_doubt(
+    rig: Make, store: MemoryStore, second: MemoryStore, clock: FakeClock
+) -> None:
+    """It holds, and subscribes anew at the new master with a lease that still runs. Only a beat from then on can bring
+    its own voice back from there; before that it does not run."""
+    asked_before_it_ran: list[list[str]] = []
+
+    async def main() -> None:
+        async with rig(endless) as pod:
+            await pod.until(4.1)
+            store.hung_until_s = clock.now_s() + LONG_S
+            await pod.until(7.5)
+            pod.bus.fail_over(second)
+            await pod.until(8.1)
+            assert pod.stands(H)
+            asked_count = len(pod.bus.calls)
+            pod.pod.on_change(
+                lambda standing: (
+                    asked_before_it_ran.append(pod.bus.calls[asked_count:]) if standing.state is R else None
+                )
+            )
+            for subscription in list(store.subscriptions):
+                subscription.break_off()
+            await pod.until(9.0)
+            assert pod.switch.lease_ends_at_s > pod.clock.now_s()
+            assert pod.stands(R)
+
+    asyncio.run(main())
+    assert asked_before_it_ran[0][0] == "subscribe"
+    assert "beat" in asked_before_it_ran[0]
+
+
 def test_a_server_that_was_gone_for_a_moment_aborts_nothing(rig: Make) -> None:
     """One beat fails; the next is answered by the same server, where the pod hears itself: it works on."""
 
