@@ -20,19 +20,17 @@ from skillbus.skills.apply import Ready
 from skillbus.skills.child import Child
 from skillbus.skills.fetching import Fetching, Landed, other_than_pinned
 from skillbus.skills.lock import Receipt
-from skillbus.skills.manifest import Manifest
 from skillbus.skills.memory import Memory, Seen
 from skillbus.skills.options import SkillsOptions
 from skillbus.skills.places import Place, Places, Stage, read_receipts, take_stock
 from skillbus.skills.plan import Step, Wanted, plan, step_for, without_collisions
 from skillbus.skills.quiet import Threads, to_the_end
 from skillbus.skills.rules import Facts, source_id, tree_digest
-from skillbus.skills.sources import sources
 from skillbus.skills.sources.source import Access
 from skillbus.skills.sources.web import Trust, Web
 from skillbus.skills.swap import Change
 from skillbus.skills.tally import Tally, Tell
-from skillbus.skills.wishes import Group, Wish, Wishes, at_once, last_seen, let_through, pinned, refused
+from skillbus.skills.wishes import Group, Wish, Wishes, last_seen, let_through, pinned, refused
 
 BATCH = 256
 """Skills that are changed under one journal, hence undone together when a kill falls into them."""
@@ -122,12 +120,7 @@ class Passing:
             self.tally.errors.append("no manifest is set, so nothing is done: set SKILLBUS_SKILLS_MANIFEST")
             return [], {}
         await self._open(create=False)
-        # Importing the sources takes as long as the child takes to start, so it is done meanwhile.
-        together: list[Any] = [
-            self._wishes.manifests(self._memory, self.kept, self._threads),
-            self._threads.run(sources),
-        ]
-        manifest: Manifest = (await at_once(together))[0]
+        manifest = await self._wishes.manifests(self._memory, self.kept, self._threads)
         if manifest.entries:
             await self._open(create=True)
         if any(entry.sha256 for entry in manifest.entries):  # What is pinned, and there, is not asked for.

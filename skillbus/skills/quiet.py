@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
@@ -93,7 +93,7 @@ async def in_own_thread(work: Callable[[], _T], name: str) -> _T:
             thread.join()  # It has nothing more to do: a matter of microseconds.
 
 
-async def to_the_end(work: Coroutine[Any, Any, _T], on_cancel: Callable[[], None] | None = None) -> _T:
+async def to_the_end(work: Awaitable[_T], on_cancel: Callable[[], None] | None = None) -> _T:
     """Await ``work`` to its end, whatever happens to the caller.
 
     Args:

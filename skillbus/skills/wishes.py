@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from skillbus.clock import Clock
@@ -24,9 +24,9 @@ from skillbus.skills.lock import Receipt
 from skillbus.skills.manifest import PROJECT, Entry, Held, Manifest, merge, read_manifest
 from skillbus.skills.memory import Memory, Parsed, Refusal, Seen
 from skillbus.skills.options import SkillsOptions
-from skillbus.skills.quiet import Threads
+from skillbus.skills.quiet import Threads, to_the_end
 from skillbus.skills.rules import shown_url, source_id
-from skillbus.skills.sources import source_of
+from skillbus.skills.sources import source_of, sources
 from skillbus.skills.sources.source import Access, Origin, Revision, Source
 from skillbus.skills.sources.wire import import_client
 from skillbus.skills.tally import Tally
@@ -143,10 +143,12 @@ class Wishes:
             if known is not None and known.mark == mark:
                 return known
         self._checkpoint()
-        parsing: list[Awaitable[Any]] = [self._child.parse_manifest(raw)]
-        if _ASKS_THE_WEB in raw:  # The first question would import the client, and be waited for.
-            parsing.append(threads.run(import_client))
-        data = (await at_once(parsing))[0]
+        await self._child.start()  # Before the imports, which would hold the interpreter, and so it, up.
+        importing = asyncio.ensure_future(threads.run(_import_for, raw))
+        try:
+            data = await self._child.parse_manifest(raw)
+        finally:  # Not one of at_once(): its threads would count as cancelled when a manifest is broken.
+            await to_the_end(importing)
         return Parsed(mark, read_manifest(data, shown_url(where), base))
 
     # ---- places ----------------------------------------------------------------------------------------------------
@@ -341,6 +343,13 @@ def _read(path: Path) -> bytes:
     if len(raw) > MAX_MANIFEST_BYTES:
         raise BadManifest(f"it is longer than {MAX_MANIFEST_BYTES // 1024} KB")
     return raw
+
+
+def _import_for(raw: bytes) -> None:
+    """Import what the first question about a manifest's entries would, and be waited for. Blocking."""
+    sources()
+    if _ASKS_THE_WEB in raw:
+        import_client()
 
 
 def let_through(error: SkillbusError) -> None:

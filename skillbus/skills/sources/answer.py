@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from skillbus.errors import RateLimited, SourceUnavailable
+from skillbus.skills.sources.response import Response
 from skillbus.skills.sources.route import Place
-
-if TYPE_CHECKING:
-    from http.client import HTTPResponse
 
 MIN_WAIT_S, DEFAULT_WAIT_S, MAX_WAIT_S = 1.0, 60.0, 3600.0
 """How long a server can have itself left alone. The default is what GitHub asks of whoever is told no time."""
 
-_CHUNK = 64 * 1024
 _NAMES = "SKILLBUS_SKILLS_TOKEN or GITHUB_TOKEN; for SKILLBUS_SKILLS_TOKEN_HOSTS"
 
 
@@ -45,7 +42,7 @@ class Answer:
         modified: the Last-Modified header; empty if there is none.
     """
 
-    def __init__(self, response: HTTPResponse, place: Place, on_bytes: Callable[[int], None]) -> None:
+    def __init__(self, response: Response, place: Place, on_bytes: Callable[[int], None]) -> None:
         self._response = response
         self._place = place
         self._on_bytes = on_bytes
@@ -62,8 +59,6 @@ class Answer:
         while chunk := self._next():
             self._on_bytes(len(chunk))
             yield chunk
-        if self._response.length:  # http.client takes an early end for the end.
-            raise SourceUnavailable(f"{self._place.shown}: the answer broke off: it will be tried again")
 
     def read(self, max_bytes: int) -> bytes | None:
         """The whole body; None if it is longer than ``max_bytes``.
@@ -81,10 +76,10 @@ class Answer:
 
     def _next(self) -> bytes:
         with in_words(self._place):
-            return self._response.read1(_CHUNK)
+            return self._response.read()
 
 
-def check_status(response: HTTPResponse, place: Place, allowed: frozenset[int], *, had_token: bool) -> None:
+def check_status(response: Response, place: Place, allowed: frozenset[int], *, had_token: bool) -> None:
     """See that the answer is one.
 
     Raises:
@@ -105,36 +100,36 @@ def check_status(response: HTTPResponse, place: Place, allowed: frozenset[int], 
     raise SourceUnavailable(f"{shown} answered {status}: {hint}")
 
 
-def _validator(response: HTTPResponse, name: str) -> str:
+def _validator(response: Response, name: str) -> str:
     """A header that is to be sent back; empty if it could not be."""
-    value = str(response.headers.get(name, "")).strip()
+    value = response.header(name)
     return value if len(value) <= 200 and value.isascii() and value.isprintable() else ""
 
 
-def _asked_wait_s(response: HTTPResponse) -> float | None:
+def _asked_wait_s(response: Response) -> float | None:
     """Seconds for which a 403 or 429 wants peace; None if it is about something else.
 
     After https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api and RFC 9110 (10.2.3). Instants
     are reckoned against the answer's own Date: what this machine takes for the time is no matter.
     """
-    after = str(response.headers.get("Retry-After", "")).strip()
-    spent = str(response.headers.get("x-ratelimit-remaining", "")).strip() == "0"
-    reset = str(response.headers.get("x-ratelimit-reset", "")).strip()
+    after = response.header("Retry-After")
+    spent = response.header("x-ratelimit-remaining") == "0"
+    reset = response.header("x-ratelimit-reset")
     if not after and not spent:
         return DEFAULT_WAIT_S if response.status == 429 or _speaks_of_a_limit(response) else None
     if _is_number(after):
         wait_s: float = int(after)
     else:
         at_s = _epoch_s(after) if after else float(reset) if _is_number(reset) else None
-        now_s = _epoch_s(str(response.headers.get("Date", "")))
+        now_s = _epoch_s(response.header("Date"))
         wait_s = DEFAULT_WAIT_S if at_s is None or now_s is None else at_s - now_s
     return min(max(wait_s, MIN_WAIT_S), MAX_WAIT_S)
 
 
-def _speaks_of_a_limit(response: HTTPResponse) -> bool:
+def _speaks_of_a_limit(response: Response) -> bool:
     """GitHub's secondary limits come as a 403 with words alone."""
     try:
-        return b"rate limit" in response.read1(4096).lower()
+        return b"rate limit" in response.read().lower()
     except Exception:  # However it breaks, the status was the answer.
         return False
 
@@ -155,11 +150,11 @@ def _epoch_s(date: str) -> float | None:
 @contextmanager
 def in_words(place: Place) -> Iterator[None]:
     """Whatever breaks on the way to ``place``, or in its answer, as a SourceUnavailable."""
-    from http.client import HTTPException
+    from httptools import HttpParserError
 
     try:
         yield
-    except (OSError, HTTPException, ValueError) as error:
+    except (OSError, HttpParserError, ValueError) as error:
         raise _unavailable(place, error) from None
 
 

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from skillbus.clock import boottime_s
 from skillbus.errors import BadManifest, SourceUnavailable
 from skillbus.skills.sources.answer import Answer, Told, check_status, in_words
+from skillbus.skills.sources.response import Response
 from skillbus.skills.sources.route import Place, Route, Trust
 from skillbus.skills.sources.wire import CONNECT_S, SILENCE_S, Wire, proxy_for
 
 if TYPE_CHECKING:
     import ssl
-    from http.client import HTTPResponse
 
 __all__ = ["ASK_S", "CONNECT_S", "SILENCE_S", "TOTAL_S", "Answer", "Told", "Trust", "Web"]
 
@@ -64,11 +64,11 @@ class _Asking(NamedTuple):
             return {"If-None-Match": self.etag}
         return {"If-Modified-Since": self.modified} if self.modified else {}
 
-    def told(self, response: HTTPResponse, route: Route) -> Told | None:
+    def told(self, response: Response, route: Route) -> Told | None:
         """What was said; None if it was a redirect, which ``route`` follows then."""
         place = route.place
         if response.status in _REDIRECTS:
-            route.follow(response.headers.get("Location", ""))
+            route.follow(response.header("Location"))
             return None
         if response.status == 304 and self.conditions:
             return Told(304, changed=False, etag=self.etag, modified=self.modified)
@@ -169,7 +169,7 @@ class Web:
                     check_status(response, route.place, allowed, had_token=route.gets_token)
                     yield Answer(response, route.place, self._on_bytes)
                     return
-                route.follow(response.headers.get("Location", ""))
+                route.follow(response.header("Location"))
             finally:
                 wire.end()
 
@@ -224,7 +224,7 @@ class Web:
             route.check([str(address[0]) for _, address in found])
         return found[:MAX_ADDRESSES]
 
-    def _exchange(self, wire: Wire, route: Route, tunnel: str | None, sent: Mapping[str, str]) -> HTTPResponse:
+    def _exchange(self, wire: Wire, route: Route, tunnel: str | None, sent: Mapping[str, str]) -> Response:
         place = route.place
         headers = {"Host": place.authority, "User-Agent": "skillbus", "Accept-Encoding": "identity"}
         headers |= {"Connection": "close", **sent}

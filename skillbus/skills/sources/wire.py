@@ -1,27 +1,26 @@
 """One connection for one request: to an address that was checked, with limits on silence and on the whole.
 
-http.client speaks over it, and is told nothing of names, ports or redirects. Nothing here decides where to go
-(route.py) or what an answer means (web.py).
+Nothing here decides where to go (route.py), reads an answer (response.py) or says what it means (answer.py).
 """
 
 from __future__ import annotations
 
 import base64
-import io
 import os
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from skillbus.clock import boottime_s
 from skillbus.errors import SourceUnavailable
+from skillbus.skills.sources.response import Response
 from skillbus.skills.sources.route import Place, Trust
 
 if TYPE_CHECKING:
     import ssl
-    from http.client import HTTPResponse
 
 CONNECT_S = 10.0
 """Seconds until an address counts as dead."""
@@ -30,6 +29,7 @@ SILENCE_S = 20.0
 """Seconds a server may say nothing."""
 
 _MAX_TUNNEL_BYTES = 16 * 1024
+_TARGET = re.compile(r"[!-~]+")
 
 
 class Wire:
@@ -60,11 +60,10 @@ class Wire:
         """
         host = f"[{place.host}]" if ":" in place.host else place.host
         lines = [f"CONNECT {host}:{place.port} HTTP/1.1", f"Host: {host}:{place.port}", authorization]
-        self.sendall(("\r\n".join(line for line in lines if line) + "\r\n\r\n").encode())
+        self._send(line for line in lines if line)
         said = b""
         while b"\r\n\r\n" not in said:
-            self._wait_at_most()
-            more = self._socket.recv(1)  # Not a byte further: what follows belongs to TLS.
+            more = self._receive(1)  # Not a byte further: what follows belongs to TLS.
             said += more
             if not more or len(said) > _MAX_TUNNEL_BYTES:
                 raise ConnectionError("the proxy broke off")
@@ -81,58 +80,32 @@ class Wire:
         self._wait_at_most()
         self._socket = context.wrap_socket(self._socket, server_hostname=host)
 
-    def ask(self, target: str, headers: Mapping[str, str]) -> HTTPResponse:
-        """Send a GET and read the answer's headers.
+    def ask(self, target: str, headers: Mapping[str, str]) -> Response:
+        """Send a GET and read the answer's head.
 
         Raises:
-            OSError, http.client.HTTPException: no sound answer.
+            OSError, HttpParserError: no sound answer.
+            ValueError: the target or a header would be more than one.
         """
-        from http.client import HTTPConnection
+        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        if not _TARGET.fullmatch(target) or any(not line.isprintable() for line in lines):
+            raise ValueError("a request that would be read otherwise than it is meant")
+        self._send(lines)
+        return Response(self._receive)
 
-        connection = HTTPConnection("unused.invalid")
-        connection.sock = self
-        connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
-        for name, value in headers.items():
-            connection.putheader(name, value)
-        connection.endheaders()
-        return connection.getresponse()
-
-    # ---- what http.client needs of a socket ------------------------------------------------------------------------
-
-    def sendall(self, data: bytes) -> None:
-        """Send all of it."""
+    def _send(self, lines: Iterable[str]) -> None:
         self._wait_at_most()
-        self._socket.sendall(data)
+        self._socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
 
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """The incoming side."""
-        assert mode == "rb"  # noqa: S101 - http.client's only wish
-        return io.BufferedReader(_Incoming(self))
-
-    def close(self) -> None:
-        """Nothing: http.client closes its connection while the answer is still read."""
-
-    def receive(self, into: Any) -> int:
-        """Bytes as they come in, at most as many as fit; 0 at the end."""
+    def _receive(self, size: int) -> bytes:
         self._wait_at_most()
-        return self._socket.recv_into(into)
+        return self._socket.recv(size)
 
     def _wait_at_most(self) -> None:
         left_s = self._until_s - boottime_s()
         if left_s <= 0:
             raise TimeoutError("the time for the whole is over")
         self._socket.settimeout(min(SILENCE_S, left_s))
-
-
-class _Incoming(io.RawIOBase):
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, into: Any) -> int:
-        return self._wire.receive(into)
 
 
 def proxy_for(place: Place, trust: Trust) -> tuple[str, int, str] | None:
@@ -170,4 +143,4 @@ def proxy_for(place: Place, trust: Trust) -> tuple[str, int, str] | None:
 
 def import_client() -> None:
     """Import what the first request would: for who has a moment to spare now and none then."""
-    import http.client  # noqa: F401
+    import httptools  # noqa: F401

@@ -138,7 +138,7 @@ def test_a_failed_source_removes_nothing(world: World) -> None:
     second.write_text("skills: [{url: ./skills/b}]")
     both = (str(world.manifest), str(second))
     assert counts(world.run(manifests=both)) == {"added": 2}
-    second.write_text("skills: [")
+    second.write_text("skills: [{url: https://h.example/")  # what asks the web is imported while it is parsed
     world.skill("a", "new")
     result = world.run(manifests=both)
     assert counts(result) == {"updated": 1}
