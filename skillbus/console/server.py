@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from skillbus.console.app import create_app
 from skillbus.console.console import Console
+from skillbus.console.tls import see_that_it_fits
 from skillbus.errors import BadSettings
 from skillbus.settings import http_address
 
@@ -139,11 +140,11 @@ async def serve(console: Console, told: Callable[[str], None]) -> int | None:
         BadSettings: the address or the certificate cannot be used.
     """
     _raise_files_limit()
+    if console.settings.console_certfile is not None:
+        see_that_it_fits(console.settings.console_certfile, console.settings.console_keyfile)
     server = ConsoleServer(console, told)
     try:
         await server.serve()
-    except OSError as error:  # also ssl.SSLError
-        raise BadSettings(f"the certificate cannot be used: {error}") from error
     except SystemExit:
         where = console.settings.console_listen
         raise BadSettings(f"cannot listen on {where}: is it taken? give --listen another") from None
