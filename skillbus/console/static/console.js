@@ -119,6 +119,7 @@ function paintStanding() {
   say($("keeper-notice"), keeper.hears ? "" : `This console is deaf${since}: a raw PUBLISH would not be kept by it. ${keeper.why}`.trim());
   show($("keeper-notice"), !keeper.hears);
   say($("pods-count"), String(podsCount));
+  show($("wall-empty"), !podsCount);
   paintLegend(counts);
   wall.describe(counts);
   document.querySelector('[data-opens="reset"]')?.toggleAttribute("data-idle", !fleet.status.kills.length);
