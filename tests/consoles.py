@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from skillbus.bus.embedded import HOST, tied_to_us
-from tests.pods import Ran, ended, environ_of, eventually
+from tests.pods import Ran, end, ended, environ_of, eventually
 from tests.servers import RealServer
 
 ANSWER_S = 30.0
@@ -98,13 +97,7 @@ def serving(server: RealServer | str, folder: Path, *words: str, **given: str) -
         print((folder / "console.txt").read_text(errors="replace")[-5000:])
         raise
     finally:
-        for number in (signal.SIGCONT, signal.SIGTERM):
-            process.send_signal(number)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def _url(folder: Path, began: int) -> str | None:

@@ -502,10 +502,15 @@ def process_pod(
         print((folder / "log.txt").read_text(errors="replace")[-3000:])
         raise
     finally:
-        for number in (signal.SIGCONT, signal.SIGTERM):
-            process.send_signal(number)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Politely, even if it is frozen; and if it does not listen, at any cost."""
+    for number in (signal.SIGCONT, signal.SIGTERM):
+        process.send_signal(number)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

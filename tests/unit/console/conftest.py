@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.clock import FakeClock
+from tests.fakes.life import T0_S
 from tests.fakes.memory_bus import MemoryStore
-from tests.unit.console.keepers import PROD, T0_S, KeeperRig
+from tests.unit.console.keepers import PROD, KeeperRig
 
 
 @pytest.fixture

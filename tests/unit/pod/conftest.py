@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.fakes.clock import FakeClock
+from tests.fakes.life import T0_S
 from tests.fakes.memory_bus import MemoryStore
-from tests.unit.pod.rig import PROD, T0_S, AtOnce, Rig, Script
+from tests.unit.pod.rig import PROD, AtOnce, Rig, Script
 
 
 @pytest.fixture(autouse=True)

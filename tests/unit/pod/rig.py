@@ -6,11 +6,10 @@ The pod's thread is left out, and what it sends to a thread (tombstones) is done
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from skillbus.core.latch import State
 from skillbus.core.outcome import PassResult
@@ -23,13 +22,11 @@ from skillbus.pod.pod import Pod
 from skillbus.pod.switch import Standing, Switch
 from skillbus.settings import PodSettings
 from tests.fakes.clock import FakeClock
+from tests.fakes.life import T0_S, Life
 from tests.fakes.memory_bus import MemoryBus, MemoryStore
 
 PROD = Fleet("prod")
 FLEET, GROUP = PROD.scope, PROD.group("eu")
-T0_S = 1000.0
-"""Where a test's clock begins."""
-
 Script = Callable[[Checkpoint], Awaitable[PassResult | None]]
 
 
@@ -71,7 +68,7 @@ class Work:
         return len(self.began_at_s) > len(self.ended_at_s)
 
 
-class Rig:
+class Rig(Life):
     """One incarnation of a pod. ``async with`` starts it and says goodbye."""
 
     def __init__(
@@ -86,9 +83,9 @@ class Rig:
         **settings: Any,
     ) -> None:
         self.store = store
-        self.clock = clock
         self.work = Work(clock, script)
         self.bus = MemoryBus(PROD, store)
+        super().__init__(clock, self.bus)
         self.ended: list[Ended] = []
         self.stood: list[tuple[float, State]] = []
         given: dict[str, Any] = {"state_dir": folder / pod_id, "groups": ("eu",), "every_s": 60.0}
@@ -96,9 +93,8 @@ class Rig:
         self.identity = Identity(PROD, pod_id, loaded.groups, incarnation)
         self.pod = Pod(self.identity, self.work, loaded, lambda: self.bus, clock)
         self.settings = loaded
-        self._life: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
+    def begin(self) -> Coroutine[Any, Any, None]:
         pod, settings = self.pod, self.settings
         pod._tombstones.prepare()
         tombstones = pod._tombstones.load(self.identity.scopes)
@@ -106,33 +102,7 @@ class Rig:
         pod._evidence = Evidence(self.identity, self.clock, settings.lease_s)
         pod.on_change(self._note)
         pod.on_pass(self.ended.append)
-        self._life = asyncio.create_task(pod._life())
-        await self.clock.advance(0)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.end()
-
-    async def end(self) -> None:
-        """SIGTERM: a last heartbeat, and the pod's life is over."""
-        if self._life is not None:
-            life, self._life = self._life, None
-            life.cancel()
-            while not life.done():
-                await self.clock.advance(0.1)
-            if not life.cancelled() and (error := life.exception()):
-                raise error
-
-    async def die(self) -> None:
-        """SIGKILL, as far as a task can: no goodbye reaches the server."""
-        self.bus.unreachable = True
-        await self.end()
-
-    async def until(self, at_s: float) -> None:
-        """Let time pass until ``at_s`` seconds after the test began."""
-        await self.clock.advance(T0_S + at_s - self.clock.now_s())
+        return pod._life()
 
     def _note(self, standing: Standing) -> None:
         if not self.stood or self.stood[-1][1] is not standing.state:

@@ -14,8 +14,9 @@ from skillbus.errors import PassAborted
 from skillbus.pod.checkpoint import PodCheckpoint
 from skillbus.pod.switch import Switch
 from tests.fakes.clock import FakeClock
+from tests.fakes.life import T0_S
 from tests.fakes.memory_bus import MemoryBus, MemoryStore
-from tests.unit.pod.rig import FLEET, GROUP, PROD, T0_S
+from tests.unit.pod.rig import FLEET, GROUP, PROD
 
 SCOPES = PROD.scopes_of("web-1", ("eu",))
 

@@ -13,8 +13,9 @@ from skillbus.core.latch import CauseKind, State
 from skillbus.core.ports import Checkpoint
 from skillbus.errors import PassAborted
 from tests.fakes.clock import FakeClock
+from tests.fakes.life import T0_S
 from tests.fakes.memory_bus import OOM, MemoryStore
-from tests.unit.pod.rig import FLEET, GROUP, PROD, T0_S, Rig, endless
+from tests.unit.pod.rig import FLEET, GROUP, PROD, Rig, endless
 
 Make = Callable[..., Rig]
 R, H, P, X, B = State.RUNNING, State.HOLDING, State.STOPPING, State.STOPPED, State.STARTING

@@ -16,7 +16,8 @@ from skillbus.core.ports import Reading
 from skillbus.errors import PassAborted
 from skillbus.pod.switch import Switch
 from tests.fakes.clock import FakeClock
-from tests.unit.pod.rig import FLEET, GROUP, T0_S
+from tests.fakes.life import T0_S
+from tests.unit.pod.rig import FLEET, GROUP
 
 CLEAR = Reading({FLEET: ScopeReading(0, None), GROUP: ScopeReading(None, None)}, server_ms=1, armed=True)
 UNARMED = Reading({FLEET: ScopeReading(None, None)}, server_ms=1, armed=False)
