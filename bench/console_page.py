@@ -20,7 +20,7 @@ from tests.pods import arm
 from tests.servers import RealServer, server_binary
 
 PODS_COUNT = 10_000
-OPENINGS_COUNT = 3
+OPENINGS_COUNT = 9
 BURSTS_COUNT = 6
 ARGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking")
 

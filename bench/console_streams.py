@@ -1,4 +1,5 @@
-"""A hundred open streams of a console against one: what they cost it in processor time, memory, and a kill's time.
+"""A hundred open streams of a console against one: what they cost it in processor time, memory, and a kill's time, and
+how soon its keeper records what was only published.
 
 The fleet is written (tests/browser/written_fleet.py), its heartbeats go on, and in each second some pods change. Both
 figures of a ratio come from the same console, one after the other.
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from bench.console_keeper import TELLS_OF_KEYS, until_recorded_s
 from bench.server import Server
 from skillbus.console.tokens import Role, line_of
 from skillbus.core.latch import State
@@ -31,6 +33,7 @@ PODS_COUNT = 2000
 STREAMS_COUNT = 100
 WATCH_S = 15.0
 KILLS_COUNT = 20
+RAW_COUNT = 40
 CHANGED_COUNT = 100
 TOKEN = "skillbus_bench"
 
@@ -44,7 +47,7 @@ def run(server: Server, folder: Path) -> list[Row]:
     tokens = place / "tokens"
     tokens.write_text(line_of("bench", Role.ADMIN, TOKEN, ()) + "\n")
     with (
-        RealServer(server_binary(), place / "redis") as own,
+        RealServer(server_binary(), place / "redis", TELLS_OF_KEYS) as own,
         WrittenFleet(own, "prod", PODS_COUNT) as fleet,
         serving(own, place, "--tokens", str(tokens)) as console,
     ):
@@ -52,16 +55,27 @@ def run(server: Server, folder: Path) -> list[Row]:
         with _readers(console, 1) as one:
             eventually(lambda: one.bytes_count > PODS_COUNT * 50, "the fleet is seen")
             few = _measured(console, fleet)
+            raw = until_recorded_s(own.port, (f"one-{number}" for number in range(RAW_COUNT)))
         with _readers(console, STREAMS_COUNT) as many:
             eventually(lambda: many.snapshots_count == STREAMS_COUNT, "every stream has its snapshot")
             lots = _measured(console, fleet)
+            raw_lots = until_recorded_s(own.port, (f"many-{number}" for number in range(RAW_COUNT)))
     pods = f"{STREAMS_COUNT} streams of {PODS_COUNT} pods against one: the console's"
     return [
         (f"{pods} processor ({lots[0]:.1f} s in {WATCH_S:g} s, {few[0]:.1f} s)", lots[0] / few[0], 2.0),
         (f"{pods} memory ({lots[1]:.0f} MiB, {few[1]:.0f} MiB)", lots[1] / few[1], 1.5),
         (f"{pods} answer to a kill ({lots[2] * 1000:.0f} ms, {few[2] * 1000:.0f} ms)", lots[2] / few[2], 2.0),
         (f"… the slowest of {KILLS_COUNT} ({lots[3] * 1000:.0f} ms)", lots[3] / few[3], math.inf),
+        _raw_row("a raw PUBLISH to its record, by the keeper of a console with one stream", raw),
+        _raw_row(f"… with {STREAMS_COUNT} streams", raw_lots),
     ]
+
+
+def _raw_row(what: str, taken_s: list[float]) -> Row:
+    median_ms = statistics.median(taken_s) * 1000
+    p95_ms = taken_s[round(len(taken_s) * 0.95) - 1] * 1000
+    told = f"{what} ({median_ms:.1f} ms; p95 {p95_ms:.1f}, slowest {taken_s[-1] * 1000:.1f} ms) / 10 ms"
+    return told, median_ms / 10, 1.0
 
 
 def _measured(console: Console, fleet: WrittenFleet) -> tuple[float, float, float, float]:

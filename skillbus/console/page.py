@@ -13,8 +13,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope as AsgiScope
 
 from skillbus.clock import wall_ms
 from skillbus.console import page_orders, shapes
@@ -22,8 +20,9 @@ from skillbus.console.api import inventory_of, story_of
 from skillbus.console.banner import WORDS, banner_of
 from skillbus.console.console import Console
 from skillbus.console.guard import console_of
-from skillbus.console.page_door import STATIC, PageRoute, shown, visitor_of
+from skillbus.console.page_door import PageRoute, shown, visitor_of
 from skillbus.console.pictures import bars_of, curve_of
+from skillbus.console.static_files import StaticFiles, imported_by
 from skillbus.console.tokens import Power
 from skillbus.console.views import certificate_now, certificate_of, entry_of
 from skillbus.control.history import Wanted, newest
@@ -56,23 +55,16 @@ _KINDS = frozenset(
 _READ_S = 1.5
 """Seconds that the first paint waits for what must be read from Redis."""
 
+_MODULES = imported_by("console.js")
+
 router = APIRouter(route_class=PageRoute, include_in_schema=False, default_response_class=HTMLResponse)
 
 
 def install(app: FastAPI, console: Console) -> None:
     """Add the page to the app."""
-    app.mount("/static", _Static(directory=STATIC), name="static")
+    app.add_route("/static/{name}", StaticFiles().answer, include_in_schema=False)
     app.include_router(router)
     app.include_router(page_orders.router)
-
-
-class _Static(StaticFiles):
-    """Kept by browsers, and asked for again: a new version of skillbus shows at once."""
-
-    async def get_response(self, path: str, scope: AsgiScope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +120,7 @@ async def fleet(
         curve=curve_of(past.kill.certificate if past.kill else None),
         bars=bars,
         bars_top=bars_top,
+        modules=_MODULES,
         **page_orders.kill_form(console, visitor),
     )
 

@@ -30,7 +30,6 @@ from skillbus.console.tokens import ANYBODY, Power, Principal
 from skillbus.errors import SkillbusError
 
 _ROOM = Path(__file__).parent
-STATIC = _ROOM / "static"
 
 _NEXT = re.compile(r"(kill|reset|timeline|skills|kills/[A-Za-z0-9._-]{1,200})?")
 """Where a login may lead: pages of ours, and no other address."""

@@ -6,9 +6,11 @@ At its end it first closes the streams, which would never end by themselves, and
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +30,12 @@ _HEAD_S = 10.0
 _HEAD_BYTES = 32 * 1024
 _GRACE_S = 5
 _FILES = 65_536
+
+_SWITCH_S = 0.0005
+"""Seconds after which a thread that works gives way to one that waits. CPython's own are ten times as many."""
+
+_OLD_EVERY = 1000
+"""Searches of the young for garbage, to one of everything: about an hour with a fleet of thousands."""
 
 
 class _Prompt(H11Protocol):
@@ -140,6 +148,7 @@ async def serve(console: Console, told: Callable[[str], None]) -> int | None:
         BadSettings: the address or the certificate cannot be used.
     """
     _raise_files_limit()
+    _stay_prompt()
     if console.settings.console_certfile is not None:
         see_that_it_fits(console.settings.console_certfile, console.settings.console_keyfile)
     server = ConsoleServer(console, told)
@@ -149,6 +158,17 @@ async def serve(console: Console, told: Callable[[str], None]) -> int | None:
         where = console.settings.console_listen
         raise BadSettings(f"cannot listen on {where}: is it taken? give --listen another") from None
     return server.caught
+
+
+def _stay_prompt() -> None:
+    """While one thread reads ten thousand pods, a kill and the keeper's record wait no longer than they must.
+
+    Both wait for the interpreter at every answer from Redis. And a search for garbage among all that is known of ten
+    thousand pods stops every thread for a quarter of a second; nothing that lives long here goes in circles.
+    """
+    sys.setswitchinterval(_SWITCH_S)
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, _OLD_EVERY)
 
 
 def _raise_files_limit() -> None:

@@ -1,5 +1,6 @@
 // One tile for each pod, on a canvas: its place never moves, its shape says the state, its colour whether that is as it
-// should be. Only tiles that changed are drawn anew, and never for longer than a part of a frame.
+// should be. Only tiles that changed are drawn anew, neighbours that look alike in one stroke, and never for longer than a
+// part of a frame.
 
 import { $, plural, say, show } from "./dom.js";
 import { byId, ID, OFF, WORD } from "./fleet.js";
@@ -39,12 +40,14 @@ export class Wall {
     for (let pitch = LARGEST; pitch >= SMALLEST; pitch--) {
       if (Math.ceil(this.ids.length / Math.floor(width / pitch)) * pitch <= room) { this.pitch = pitch; break; }
     }
-    this.across = Math.max(1, Math.floor(width / this.pitch));
-    const height = Math.max(1, Math.ceil(this.ids.length / this.across)) * this.pitch;
     this.scale = devicePixelRatio || 1;
+    this.size = Math.round(this.pitch * this.scale); // in whole pixels, so that a pattern fits tile by tile
+    this.pitch = this.size / this.scale;
+    this.across = Math.max(1, Math.floor(width / this.pitch));
+    const lines = Math.max(1, Math.ceil(this.ids.length / this.across));
     this.canvas.width = Math.round(width * this.scale);
-    this.canvas.height = Math.round(height * this.scale);
-    this.canvas.style.height = `${height}px`;
+    this.canvas.height = lines * this.size;
+    this.canvas.style.height = `${lines * this.pitch}px`;
     this.#cut();
     this.due = new Set(this.ids.keys());
     this.#begin();
@@ -59,20 +62,22 @@ export class Wall {
     this.#begin();
   }
 
+  // A pattern for each look of a tile.
   #cut() {
     const style = getComputedStyle(document.documentElement);
-    const size = Math.round(this.pitch * this.scale);
-    this.sprites = new Map();
+    const off = style.getPropertyValue("--off").trim();
+    const step = (this.size - this.scale) / 12; // of the box of 16, the 12 in the middle
+    this.looks = [new Map(), new Map()];
     for (const [word, path] of this.paths) {
-      for (const isOff of [false, true]) {
-        const sprite = new OffscreenCanvas(size, size);
-        const context = sprite.getContext("2d");
-        const step = (size - this.scale) / 12; // of the box of 16, the 12 in the middle
+      const own = style.getPropertyValue(COLOURS[word] ?? "--off").trim();
+      this.looks.forEach((looks, isOff) => {
+        const tile = new OffscreenCanvas(this.size, this.size);
+        const context = tile.getContext("2d");
         context.setTransform(step, 0, 0, step, -2 * step, -2 * step);
-        context.fillStyle = style.getPropertyValue(isOff ? "--off" : COLOURS[word] ?? "--off").trim();
+        context.fillStyle = isOff ? off : own;
         context.fill(path);
-        this.sprites.set(word + isOff, sprite);
-      }
+        looks.set(word, this.context.createPattern(tile, "repeat"));
+      });
     }
   }
 
@@ -86,8 +91,7 @@ export class Wall {
     const until = performance.now() + BUDGET_MS;
     let count = 0;
     for (const place of this.due) {
-      this.due.delete(place);
-      this.#tile(place);
+      this.#stroke(place);
       if (++count % 100 === 0 && performance.now() > until) break;
     }
     if (this.due.size) {
@@ -99,12 +103,23 @@ export class Wall {
     performance.mark("wall-drawn", { detail: this.ids.length });
   }
 
-  #tile(place) {
-    const size = this.pitch * this.scale;
-    const x = Math.round((place % this.across) * size), y = Math.round(Math.floor(place / this.across) * size);
-    this.context.clearRect(x, y, Math.ceil(size), Math.ceil(size));
+  // This tile, and those behind it in its line that are due and look the same.
+  #stroke(place) {
+    const look = this.#look(place), column = place % this.across;
+    const behind = Math.min(this.ids.length, place - column + this.across);
+    let end = place;
+    do this.due.delete(end++);
+    while (end < behind && this.due.has(end) && this.#look(end) === look);
+    const box = [column * this.size, Math.floor(place / this.across) * this.size, (end - place) * this.size, this.size];
+    this.context.clearRect(...box);
+    if (!look) return;
+    this.context.fillStyle = look;
+    this.context.fillRect(...box);
+  }
+
+  #look(place) {
     const row = this.fleet.pods.get(this.ids[place]);
-    if (row) this.context.drawImage(this.sprites.get(row[WORD] + row[OFF]) ?? this.sprites.get("losttrue"), x, y);
+    return row && (this.looks[Number(row[OFF])].get(row[WORD]) ?? this.looks[1].get("lost"));
   }
 
   describe(counts) {
