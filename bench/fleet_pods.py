@@ -11,6 +11,7 @@ are put; only the wire and the tasks of a pod (pod/, redis-py) are replaced by c
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -336,6 +337,7 @@ def main(url: str, first: int, count: int) -> None:
             pod.open(url)
         while not all(pod.ready for pod in some):
             loop.turn()
+    gc.disable()  # nothing here makes a cycle, and all the pods would be searched for one again and again
     say(event="ready")
     Lines(loop, hear)
     while True:
