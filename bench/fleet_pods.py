@@ -221,7 +221,7 @@ class SimulatedPod:
 
     def _ask(self, raw: bytes, count: int, then: Callable[[list[Any]], None]) -> None:
         """One question at a time, as a pool of one connection has it."""
-        self._then, self._wanted_count = then, count
+        self._then, self._wanted_count, self._sent_at_s = then, count, boottime_s()
         self._ask_wire.send(raw)
 
     def _answered(self, answer: Any) -> None:
@@ -232,7 +232,7 @@ class SimulatedPod:
             then(got)
 
     def _told(self, time: Any) -> None:
-        self._server_ms, self._server_at_s = int(time[0]) * 1000 + int(time[1]) / 1000, boottime_s()
+        self._server_ms, self._server_at_s = int(time[0]) * 1000 + int(time[1]) / 1000, self._sent_at_s
 
     def _beat(self, *, urgent: bool) -> None:
         began_s = boottime_s()

@@ -24,7 +24,7 @@ _ANSWER_S = 50e-6
 """Seconds behind an order in which a pod's answer can be there, for each pod that was asked (docs/bench.md)."""
 
 _PATIENCE = 2
-"""How much longer answers are read as they come in. Who is silent then is looked at with all the others."""
+"""How many times as long answers are read as they come in, while some still do."""
 
 
 @dataclass(slots=True)
@@ -39,10 +39,10 @@ class Beats:
         bus: OperatorBus,
         roster: Mapping[str, int],
         order_ms: int,
-        until_s: float,
+        pace: Pace,
         is_proved: Callable[[Sequence[Heartbeat]], bool],
     ) -> None:
-        """While thousands answer an order, read those who have beaten since: each once, until all have, or ``until_s``.
+        """While thousands answer an order, read those who have beaten since, each once, until all have or it is time.
 
         The roster tells who, which is a hint and no evidence: whom it hides is looked at with all the others.
 
@@ -56,9 +56,12 @@ class Beats:
         """
         waiting = {pod_id for pod_id, beat_ms in roster.items() if beat_ms > order_ms - HASH_TTL_S * 1000}
         fresh = [pod_id for pod_id in waiting if roster[pod_id] >= order_ms]
-        while waiting and boottime_s() < until_s:
+        known_count = 0
+        while waiting and not pace.is_time(len(roster), more_come=len(fresh) > known_count):
+            known_count = len(fresh)
             if len(fresh) >= min(_MANY, len(waiting)):
                 waiting.difference_update(fresh)
+                known_count = 0
                 _, found = await bus.heartbeats(fresh)
                 self._note(found)
                 self._settled.update(pod_id for pod_id, beats in found.items() if is_proved(beats))
@@ -120,9 +123,15 @@ class Pace:
         if pods_count > _MANY:
             await asyncio.sleep(self.told_at_s + self._answer_s(pods_count) - boottime_s())
 
-    def patient_until_s(self, pods_count: int) -> float:
-        """How long to read the answers of so many as they come in (boot-time clock); few are just looked at."""
-        return self.told_at_s + (_PATIENCE * self._answer_s(pods_count) if pods_count > _MANY else 0.0)
+    def is_time(self, pods_count: int, *, more_come: bool) -> bool:
+        """Whether so many are looked at, all of them: few at once, thousands when they can have answered.
+
+        Args:
+            more_come: whether answers still come in, which they may for a while.
+        """
+        patience = _PATIENCE if more_come else 1
+        due_at_s = self.told_at_s + self._answer_s(pods_count) * patience
+        return pods_count <= _MANY or boottime_s() >= due_at_s
 
     @staticmethod
     def _answer_s(pods_count: int) -> float:

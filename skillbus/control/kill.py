@@ -280,9 +280,8 @@ class Kill:
         """Until the answers can be there. Of a whole fleet they are read as they come in."""
 
         if order_ms and self.scope.kind is ScopeKind.FLEET:
-            until_s = pace.patient_until_s(len(roster))
             is_proved = partial(is_settled, record_id=record.id, order_ms=order_ms)
-            await self._beats.ahead(self.bus, roster, order_ms, until_s, is_proved)
+            await self._beats.ahead(self.bus, roster, order_ms, pace, is_proved)
         else:
             await pace.first(len(roster))
 
