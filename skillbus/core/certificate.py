@@ -241,7 +241,8 @@ def says_stopped(beat: Heartbeat, record_id: str) -> bool:
 
 def is_settled(beats: Sequence[Heartbeat], record_id: str, order_ms: int) -> bool:
     """Whether all lives in a pod's hash are proved by it to have stopped for this kill, or had ended before it."""
-    return bool(beats) and all(says_stopped(beat, record_id) or had_ended(beat, order_ms) for beat in beats)
+    changing = [beat for beat in beats if not (says_stopped(beat, record_id) or had_ended(beat, order_ms))]
+    return bool(beats) and not changing
 
 
 def _line(
