@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import heapq
 import os
+import re
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,6 +47,18 @@ class Script:
         self.count += 1
 
 
+_READ_BYTES = 8192
+_TIME = re.compile(rb"\*2\r\n\$\d+\r\n(\d+)\r\n\$\d+\r\n(\d+)\r\n")
+
+
+@lru_cache(maxsize=256)
+def _known(came: bytes) -> tuple[Any, ...] | None:
+    """The answers in it; None: it is cut off."""
+    cutter = Cutter()
+    cutter.feed(came)
+    return tuple(cutter.answers) if cutter.clean else None
+
+
 class Wire:
     """One connection: bytes out, one call for each answer or message that comes in."""
 
@@ -61,18 +75,27 @@ class Wire:
         self.send(packed("CLIENT", "SETNAME", name))
 
     def _ready(self) -> None:
-        came = self._socket.recv(65536)
+        came = self._socket.recv(_READ_BYTES)
         if not came:
             raise RuntimeError("the server closed a connection")
-        cutter = self._cutter
-        cutter.feed(came)
-        answers, cutter.answers = cutter.answers, []
-        for answer in answers:
+        for answer in self._cut(came):
             if isinstance(answer, Exception):
                 raise answer
             if self._named:
                 self._hear(answer)
             self._named = True
+
+    def _cut(self, came: bytes) -> Sequence[Any]:
+        """The answers in it. Thousands of pods are told the same but for the time: that is cut once for all."""
+        cutter = self._cutter
+        if cutter.clean:
+            time = _TIME.match(came)
+            same = _known(came[time.end() :] if time else came)
+            if same is not None:
+                return ([time[1], time[2]], *same) if time else same
+        cutter.feed(came)
+        answers, cutter.answers = cutter.answers, []
+        return answers
 
     def send(self, raw: bytes) -> None:
         """Send it, in one write as redis-py does."""

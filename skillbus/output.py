@@ -54,20 +54,6 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     return found[0]
 
 
-@contextmanager
-def unswept() -> Iterator[None]:
-    """No search for cyclic garbage meanwhile: a look at thousands of pods makes none, and is searched ever again."""
-    import gc
-
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 def say(text: str) -> None:
     """A line for a person, beside the result: stderr."""
     sys.stderr.write(text + "\n")

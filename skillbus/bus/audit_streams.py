@@ -147,3 +147,13 @@ def rows_of(raw: Any) -> list[AuditRow]:
 
 def _text(raw: Any) -> str:
     return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+
+
+async def rows_since(pipe: Any, key: str, known: Mapping[str, str]) -> list[AuditRow]:
+    """What was added to a stream since the entry that is known of it."""
+    found: list[AuditRow] = []
+    last = known.get(key, "")
+    while page := rows_of(await pipe.xrange(key, min=f"({last}" if last else "-", max="+", count=PAGE_COUNT)):
+        found += page
+        last = page[-1].id
+    return found

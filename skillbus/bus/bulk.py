@@ -11,7 +11,7 @@ reader of a connection is a private name of the client: where it is not there, i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import exceptions as wire
@@ -32,22 +32,43 @@ async def ask_many(client: Client, commands: Sequence[Command], timeout_s: float
     Raises:
         redis.exceptions.RedisError, TimeoutError: the connection is gone, and so is what it would have answered.
     """
+    found: list[Any] = []
+    await ask_by_turns(client, [commands], found.extend, timeout_s)
+    return found
+
+
+async def ask_by_turns(
+    client: Client, turns: Sequence[Sequence[Command]], take: Callable[[list[Any]], None], timeout_s: float
+) -> None:
+    """The same for more commands than should be under way at once: ``take`` is given the answers of each turn.
+
+    The next turn is sent before the answers of the last are waited for, so that the server is at work while they are
+    taken.
+    """
     pool = client.connection_pool
     connection = await pool.get_connection()
     try:
         stream = getattr(connection, "_reader", None)
         if isinstance(stream, asyncio.StreamReader):
-            await connection.send_packed_command(b"".join(map(_packed, commands)), check_health=False)
-            return await _answers(stream, len(commands), timeout_s)
+            cutter = Cutter()
+            for asked, next_turn in zip((None, *turns), (*turns, None), strict=True):
+                if next_turn is not None:
+                    await connection.send_packed_command(b"".join(map(_packed, next_turn)), check_health=False)
+                if asked is not None:
+                    take(await _answers(stream, cutter, len(asked), timeout_s))
+            if cutter.answers or not cutter.clean:
+                raise wire.InvalidResponse("more answers than questions")
+            return
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
     finally:
         await pool.release(connection)
-    async with client.pipeline(transaction=False) as pipe:
-        for command in commands:
-            pipe.execute_command(*command, NEVER_DECODE=True)
-        return [_flat(answer) for answer in await pipe.execute(raise_on_error=False)]
+    for turn in turns:
+        async with client.pipeline(transaction=False) as pipe:
+            for command in turn:
+                pipe.execute_command(*command, NEVER_DECODE=True)
+            take([_flat(answer) for answer in await pipe.execute(raise_on_error=False)])
 
 
 def pairs(answer: Any) -> dict[bytes, bytes]:
@@ -65,17 +86,16 @@ def _flat(answer: Any) -> Any:
     return [part for pair in answer.items() for part in pair] if isinstance(answer, dict) else answer
 
 
-async def _answers(stream: asyncio.StreamReader, count: int, timeout_s: float) -> list[Any]:
-    cutter = Cutter()
+async def _answers(stream: asyncio.StreamReader, cutter: Cutter, count: int, timeout_s: float) -> list[Any]:
+    """The next ``count`` of them. What came behind them stays with the cutter."""
     while len(cutter.answers) < count:
         async with asyncio.timeout(timeout_s):
             came = await stream.read(_READ_BYTES)
         if not came:
             raise wire.ConnectionError("connection closed by server")
         cutter.feed(came)
-    if len(cutter.answers) > count or not cutter.clean:
-        raise wire.InvalidResponse("more answers than questions")
-    return cutter.answers
+    answers, cutter.answers = cutter.answers[:count], cutter.answers[count:]
+    return answers
 
 
 class Cutter:

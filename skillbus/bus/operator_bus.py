@@ -14,9 +14,9 @@ from typing import Any
 
 from redis import exceptions as wire
 
-from skillbus.bus.audit_streams import AUDIT_LIMIT, PAGE_COUNT, AuditRow, AuditStreams, rows_of
-from skillbus.bus.bulk import ask_many, pairs
+from skillbus.bus.audit_streams import AUDIT_LIMIT, AuditRow, AuditStreams, rows_since
 from skillbus.bus.connect import Client, Endpoint, error_of, translated
+from skillbus.bus.evidence import read_evidence, read_roster, scores_of
 from skillbus.bus.redis_bus import demand_master, queue_reads, reading_of
 from skillbus.bus.subscription import RedisSubscription
 from skillbus.core.heartbeat import Heartbeat
@@ -26,8 +26,6 @@ from skillbus.core.ports import Reading
 from skillbus.core.scope import NAME, Fleet, Scope
 from skillbus.core.skillset import SET_BYTES_LIMIT
 from skillbus.errors import BusNotReady, SkillbusError
-
-_CHUNK = 500
 
 _RESET_TRIES = 5
 """Times to try a reset anew because the record, the epoch or the audit moved under it."""
@@ -41,12 +39,16 @@ class OrderAnswers:
         server_ms: the server's clock when it took the order; 0: it did not tell.
         recorded: True if our record was written, False if one was there.
         receivers: what PUBLISH printed. Never an acknowledgement: a deaf listener counts in it too.
+        read_back: what was read behind all of it, on the same way; None: nothing could be.
+        connected: how many replicas there were then; None: it did not tell.
     """
 
     server_ms: int
     recorded: bool | SkillbusError
     receivers: int | SkillbusError
     audited: str | SkillbusError
+    read_back: Reading | None = None
+    connected: int | None = None
 
 
 class OperatorBus:
@@ -82,8 +84,7 @@ class OperatorBus:
                 pipe.execute_command("ROLE")
                 queue_reads(pipe, scopes)
                 role, *answers = await pipe.execute(raise_on_error=False)
-        demand_master(role, self.endpoint)
-        return reading_of(scopes, answers, self.endpoint)
+        return self._reading(scopes, role, answers)
 
     async def now_ms(self) -> int:
         """The server's clock."""
@@ -92,7 +93,11 @@ class OperatorBus:
         return int(seconds) * 1000 + int(micros) // 1000
 
     async def order(self, scope: Scope, record: KillRecord, payload: bytes, audit: Mapping[str, str]) -> OrderAnswers:
-        """Record, publish, audit, in this order and not in MULTI: a server that refuses one still does the others."""
+        """Record, publish, audit, in this order and not in MULTI: a server that refuses one still does the others.
+
+        Behind them it is read what stands, on the same way: a server to which thousands answer takes its time for the
+        next question.
+        """
         with translated(self.endpoint):
             self._wrote_through = await self._socket()
             async with self._client.pipeline(transaction=False) as pipe:
@@ -100,8 +105,10 @@ class OperatorBus:
                 pipe.setnx(scope.killed_key, record.to_bytes())
                 pipe.publish(scope.kill_channel, payload)
                 pipe.xadd(self.streams.own, self.streams.signed(audit), maxlen=AUDIT_LIMIT, approximate=True)
+                pipe.execute_command("ROLE")
+                queue_reads(pipe, [scope])
                 try:
-                    time, recorded, receivers, audited = await pipe.execute(raise_on_error=False)
+                    time, recorded, receivers, audited, role, *read = await pipe.execute(raise_on_error=False)
                 except BaseException:
                     self.unanswered = True
                     raise
@@ -111,7 +118,18 @@ class OperatorBus:
             recorded=self._or_error(recorded, bool),
             receivers=self._or_error(receivers, int),
             audited=told,
+            read_back=self._read_back(scope, role, read),
+            connected=_connected(role),
         )
+
+    def _read_back(self, scope: Scope, role: Any, answers: Sequence[Any]) -> Reading | None:
+        with suppress(SkillbusError):
+            return self._reading([scope], role, answers)
+        return None
+
+    def _reading(self, scopes: Sequence[Scope], role: Any, answers: Sequence[Any]) -> Reading:
+        demand_master(role, self.endpoint)
+        return reading_of(scopes, answers, self.endpoint)
 
     async def _audited(self, answer: Any, entry: Mapping[str, str]) -> str | SkillbusError:
         """The entry's id. A bot's order that control's stream refused goes into its own. Never raises."""
@@ -130,7 +148,7 @@ class OperatorBus:
         with translated(self.endpoint):
             role = await self._client.execute_command("ROLE")
         demand_master(role, self.endpoint)
-        return len(role[2]) if len(role) > 2 else 0
+        return _connected(role) or 0
 
     async def replicas(self, wanted_count: int, timeout_s: float) -> int:
         """How many replicas hold the order given before (WAIT). May answer fewer than ``wanted_count``.
@@ -193,30 +211,27 @@ class OperatorBus:
 
     async def pod_ids(self) -> list[str]:
         """Every pod id in the roster. What cannot be the name of a pod is none, whoever put it there."""
-        command = ("ZRANGE", self.fleet.roster_key, "0", "-1")
+        return [name for name in map(_text, await self._roster("ZRANGE", "0", "-1")) if NAME.fullmatch(name)]
+
+    async def roster(self) -> dict[str, int]:
+        """The same, and when each has beaten last in ms: a hint, for who may write the roster can write anything."""
+        return scores_of(await self._roster("ZRANGE", "0", "-1", "WITHSCORES"))
+
+    async def beaten_since(self, since_ms: int) -> list[str]:
+        """Who has beaten since then, as the roster has it."""
+        return list(map(_text, await self._roster("ZRANGEBYSCORE", str(since_ms), "+inf")))
+
+    async def _roster(self, verb: str, *words: str) -> list[bytes]:
         with translated(self.endpoint):
-            (answer,) = await ask_many(self._client, [command], self.endpoint.timeout_s)
-        if isinstance(answer, Exception):
-            raise error_of(answer, self.endpoint)
-        return [name for name in map(_text, answer) if NAME.fullmatch(name)]
+            return await read_roster(self._client, (verb, self.fleet.roster_key, *words), self.endpoint)
 
     async def heartbeats(self, pod_ids: Sequence[str]) -> tuple[int, dict[str, list[Heartbeat]]]:
         """``(server time in ms, evidence by pod id)``. A pod without a hash has an empty list.
 
         The time is that before the first was read: who beat while the others were read is not taken for silent.
         """
-        found: dict[str, list[Heartbeat]] = {}
-        server_ms = await self.now_ms()
-        for start in range(0, len(pod_ids), _CHUNK):
-            chunk = pod_ids[start : start + _CHUNK]
-            commands = [("HGETALL", self.fleet.pod_key(pod_id)) for pod_id in chunk]
-            with translated(self.endpoint):
-                hashes = await ask_many(self._client, commands, self.endpoint.timeout_s)
-            denied = next((answer for answer in hashes if isinstance(answer, wire.NoPermissionError)), None)
-            if denied is not None:
-                raise error_of(denied, self.endpoint)
-            found |= {pod_id: _evidence(raw) for pod_id, raw in zip(chunk, hashes, strict=True)}
-        return server_ms, found
+        with translated(self.endpoint):
+            return await read_evidence(self._client, self.fleet, pod_ids, self.endpoint)
 
     async def skill_sets(self, digests: Sequence[str]) -> list[bytes | None]:
         """What each of these digests of sets stands for, as it lies there; None: nothing that could be one.
@@ -261,7 +276,7 @@ class OperatorBus:
                     with suppress(wire.NoPermissionError):  # Then what bots write in this instant is not seen.
                         await pipe.watch(*keys)
                     reading = await self._read_watched(pipe, scope)
-                    approve(reading.scopes[scope], [row for key in keys for row in await _since(pipe, key, known)])
+                    approve(reading.scopes[scope], [row for key in keys for row in await rows_since(pipe, key, known)])
                     epoch = max((reading.scopes[scope].epoch or 0) + 1, reading.server_ms)
                     pipe.multi()
                     told = self.streams.signed({**entry, "epoch": str(epoch)})
@@ -357,14 +372,9 @@ class OperatorBus:
         ]
 
 
-async def _since(pipe: Any, key: str, known: Mapping[str, str]) -> list[AuditRow]:
-    """What was added to a stream since the entry that is known of it."""
-    found: list[AuditRow] = []
-    last = known.get(key, "")
-    while page := rows_of(await pipe.xrange(key, min=f"({last}" if last else "-", max="+", count=PAGE_COUNT)):
-        found += page
-        last = page[-1].id
-    return found
+def _connected(role: Any) -> int | None:
+    """Replicas of the server that answered so to ROLE; None: it did not."""
+    return len(role[2]) if isinstance(role, list | tuple) and len(role) > 2 and isinstance(role[2], list) else None
 
 
 def _time_ms(time: Any, audited: object) -> int:
@@ -384,8 +394,3 @@ def _pairs(numsub: Any) -> list[tuple[str, int]]:
 
 def _text(raw: Any) -> str:
     return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
-
-
-def _evidence(raw: Any) -> list[Heartbeat]:
-    parsed = (Heartbeat.parse(value) for value in pairs(raw).values())
-    return [heartbeat for heartbeat in parsed if heartbeat is not None]

@@ -10,7 +10,8 @@ from skillbus.cli.console import stdout
 from skillbus.cli.holders import show_holders
 from skillbus.cli.options import FleetOption, OutputOption, RedisOption, settings_for
 from skillbus.control.telling import headline, life_of, why_of
-from skillbus.output import KILLED, Output, print_json, run_async, spoken, unswept
+from skillbus.garbage import unswept
+from skillbus.output import KILLED, Output, print_json, run_async, spoken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

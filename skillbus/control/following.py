@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skillbus.bus.operator_bus import OperatorBus
+from skillbus.bus.redis_bus import HASH_TTL_S
 from skillbus.bus.subscription import RedisSubscription
+from skillbus.clock import boottime_s
 from skillbus.core.certificate import Incarnation
 from skillbus.core.heartbeat import Heartbeat
 from skillbus.errors import SkillbusError
@@ -19,7 +21,10 @@ _MANY = 100
 """More missing pods than that are looked at without waiting for their hints."""
 
 _ANSWER_S = 50e-6
-"""Seconds of its one thread that Redis needs for a pod's answer, at the least (docs/bench.md)."""
+"""Seconds behind an order in which a pod's answer can be there, for each pod that was asked (docs/bench.md)."""
+
+_PATIENCE = 2
+"""How many times as long answers are read as they come in, while some still do."""
 
 
 @dataclass(slots=True)
@@ -27,6 +32,47 @@ class Beats:
     """The last heartbeat seen of each incarnation. What was seen once is remembered, for a hash expires."""
 
     _beats: dict[Incarnation, Heartbeat] = field(default_factory=dict)
+    _settled: set[str] = field(default_factory=set)
+
+    async def ahead(
+        self,
+        bus: OperatorBus,
+        roster: Mapping[str, int],
+        order_ms: int,
+        pace: Pace,
+        is_proved: Callable[[Sequence[Heartbeat]], bool],
+    ) -> None:
+        """While thousands answer an order, read those who have beaten since, each once, until all have or it is time.
+
+        The roster tells who, which is a hint and no evidence: whom it hides is looked at with all the others.
+
+        Args:
+            roster: server time of each pod's last beat in ms.
+            order_ms: that of the order.
+            is_proved: whether what a pod's hash says can be counted as it is, whatever comes later.
+
+        Raises:
+            RetryLater, NeedsHuman: it cannot be read.
+        """
+        waiting = {pod_id for pod_id, beat_ms in roster.items() if beat_ms > order_ms - HASH_TTL_S * 1000}
+        fresh = [pod_id for pod_id in waiting if roster[pod_id] >= order_ms]
+        known_count = 0
+        while waiting and not pace.is_time(len(roster), more_come=len(fresh) > known_count):
+            known_count = len(fresh)
+            if len(fresh) >= min(_MANY, len(waiting)):
+                waiting.difference_update(fresh)
+                known_count = 0
+                _, found = await bus.heartbeats(fresh)
+                self._note(found)
+                self._settled.update(pod_id for pod_id, beats in found.items() if is_proved(beats))
+            else:
+                await asyncio.sleep(_ANSWER_S * _MANY)
+            if waiting:
+                fresh = [pod_id for pod_id in await bus.beaten_since(order_ms) if pod_id in waiting]
+
+    def unsettled(self, ids: Sequence[str]) -> list[str]:
+        """Those of ``ids`` whose evidence was not read ahead, or can still change."""
+        return [pod_id for pod_id in ids if pod_id not in self._settled]
 
     async def look(self, bus: OperatorBus, ids: Sequence[str]) -> int:
         """Read the evidence of ``ids``; the server's clock in ms.
@@ -35,8 +81,11 @@ class Beats:
             RetryLater, NeedsHuman: it cannot be read.
         """
         now_ms, found = await bus.heartbeats(ids)
-        self._beats |= {(pod_id, beat.incarnation): beat for pod_id, beats in found.items() for beat in beats}
+        self._note(found)
         return now_ms
+
+    def _note(self, found: Mapping[str, Sequence[Heartbeat]]) -> None:
+        self._beats |= {(pod_id, beat.incarnation): beat for pod_id, beats in found.items() for beat in beats}
 
     def known(self) -> dict[str, list[Heartbeat]]:
         """All that was seen, by pod id."""
@@ -52,9 +101,13 @@ class Pace:
 
     While few are, a hint says so at once. While thousands are, each would hint, and hearing that much costs more than
     looking: then the looks follow each other, with as long a rest between them as the last one took.
+
+    Attributes:
+        told_at_s: when those who are to answer were told (boot-time clock).
     """
 
     bus: OperatorBus
+    told_at_s: float = field(default_factory=boottime_s)
     _subscription: RedisSubscription | None = field(default=None, init=False)
     _asked: bool = field(default=False, init=False)
 
@@ -68,7 +121,21 @@ class Pace:
     async def first(self, pods_count: int) -> None:
         """So many were told something: who reads their answers before they can be there reads them all twice."""
         if pods_count > _MANY:
-            await asyncio.sleep(min(pods_count * _ANSWER_S, _POLL_S))
+            await asyncio.sleep(self.told_at_s + self._answer_s(pods_count) - boottime_s())
+
+    def is_time(self, pods_count: int, *, more_come: bool) -> bool:
+        """Whether so many are looked at, all of them: few at once, thousands when they can have answered.
+
+        Args:
+            more_come: whether answers still come in, which they may for a while.
+        """
+        patience = _PATIENCE if more_come else 1
+        due_at_s = self.told_at_s + self._answer_s(pods_count) * patience
+        return pods_count <= _MANY or boottime_s() >= due_at_s
+
+    @staticmethod
+    def _answer_s(pods_count: int) -> float:
+        return min(pods_count * _ANSWER_S, _POLL_S)
 
     async def again(self, missing_count: int, look_s: float | None, timeout_s: float) -> None:
         """So many were missing in a look that took ``look_s``: return when it is time for another.

@@ -10,17 +10,17 @@ from skillbus.core.certificate import Held
 from skillbus.errors import SkillbusError
 
 
-async def held_by(bus: OperatorBus, wanted_count: int | None, patience_s: float) -> Held:
+async def held_by(bus: OperatorBus, wanted_count: int | None, patience_s: float, connected: int | None = None) -> Held:
     """What holds the order that ``bus`` gave.
 
     Args:
         wanted_count: wait for so many replicas; None: for as many as there are.
         patience_s: seconds to wait for them, and then for the disks.
+        connected: how many replicas there are; None: it is asked.
     """
     deadline_s = boottime_s() + patience_s
-    connected: int | None = None
     with suppress(SkillbusError):
-        connected = await bus.connected_replicas()
+        connected = await bus.connected_replicas() if connected is None else connected
     count = max(wanted_count or 0, connected or 0)
     replicas = await _replicas(bus, count, deadline_s)
     if replicas is None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, stop_never, wait_random_exponential
@@ -21,10 +22,11 @@ from skillbus.clock import boottime_s, wall_ms
 from skillbus.control.following import Beats, Pace
 from skillbus.control.held import held_by
 from skillbus.core.audit import Told, packed, told_of
-from skillbus.core.certificate import Certificate, Held, Incarnation, Proof, certify, expected
+from skillbus.core.certificate import Certificate, Held, Incarnation, Proof, certify, expected, is_settled
 from skillbus.core.orders import KillOrder, KillRecord, iso
-from skillbus.core.scope import Scope
+from skillbus.core.scope import Scope, ScopeKind
 from skillbus.errors import BusUnreachable, RetryLater, SkillbusError
+from skillbus.garbage import unswept
 
 _AT_ONCE_S = 0.05
 """Seconds to wait for replicas before the proof, which must not wait for a slow one. Behind it there is time."""
@@ -112,14 +114,17 @@ class Kill:
         answers, record = await self._ordered()
         self.given, ordered_at_s = True, boottime_s()
         wrote = answers.recorded is True or isinstance(answers.audited, str)
-        held = await held_by(self.bus, self.replicas, _AT_ONCE_S) if wrote else Held()
-        standing, stands, not_read, read_ms = await self._read_back(record)
+        held = await held_by(self.bus, self.replicas, _AT_ONCE_S, answers.connected) if wrote else Held()
+        standing, stands, not_read, read_ms = await self._read_back(record, answers)
         first = standing.id == record.id if stands else answers.recorded is True
         given = KillReport(
             self.scope, standing, stands, first, answers, held, None, not_read=not_read, order_id=record.id
         )
         self.on_given(given)
-        certificate, not_seen = await self._proved(standing, answers, read_ms) if self.wait else (None, None)
+        certificate, not_seen = None, None
+        if self.wait:
+            async with Pace(self.bus, ordered_at_s) as pace:
+                certificate, not_seen = await self._follow(pace, standing, answers, read_ms)
         if wrote and not self.enough.is_set():
             held = await self._held_by_now(held, ordered_at_s)
         interrupted = self.enough.is_set()
@@ -211,10 +216,12 @@ class Kill:
         entry = {name: str(getattr(record, name))[:1024] for name in fields}
         return {"kind": "kill", "scope": self.scope.label, "record": record.id, **entry}
 
-    async def _read_back(self, record: KillRecord) -> tuple[KillRecord, bool, SkillbusError | None, int]:
+    async def _read_back(
+        self, record: KillRecord, answers: OrderAnswers
+    ) -> tuple[KillRecord, bool, SkillbusError | None, int]:
         """``(the record that stands, or ours; whether it was read back; why it could not be; server time, or 0)``."""
         try:
-            reading = await self.bus.read([self.scope])
+            reading = answers.read_back or await self.bus.read([self.scope])
         except SkillbusError as error:
             return record, False, error, 0
         stored = reading.scopes[self.scope].record
@@ -233,12 +240,6 @@ class Kill:
 
     # -- the proof ------------------------------------------------------------------------------------------------
 
-    async def _proved(
-        self, record: KillRecord, answers: OrderAnswers, read_ms: int
-    ) -> tuple[Certificate | None, SkillbusError | None]:
-        async with Pace(self.bus) as pace:
-            return await self._follow(pace, record, answers, read_ms)
-
     async def _follow(
         self, pace: Pace, record: KillRecord, answers: OrderAnswers, read_ms: int
     ) -> tuple[Certificate | None, SkillbusError | None]:
@@ -252,16 +253,18 @@ class Kill:
         while True:
             look_at_s = boottime_s()
             try:
-                if who is None:
-                    ids = sorted({*await self.bus.pod_ids(), *self.expect})
-                    await self._wait(pace.first(len(ids)))
-                    look_at_s = boottime_s()
-                now_ms = await self._beats.look(self.bus, ids)
-                order_ms = order_ms or now_ms
-                who = expected(order_ms, self._beats.known(), self.scope) if who is None else who
-                certificate = self._certified(record, answers, order_ms, who, now_ms, certificate)
-                self.on_progress(certificate)
-                ids, not_seen = _missing(certificate), None
+                with unswept():
+                    if who is None:
+                        roster = await self.bus.roster()
+                        await self._wait(self._answers(pace, roster, record, order_ms))
+                        ids = self._beats.unsettled(sorted({*roster, *self.expect}))
+                        look_at_s = boottime_s()
+                    now_ms = await self._beats.look(self.bus, ids)
+                    order_ms = order_ms or now_ms
+                    who = expected(order_ms, self._beats.known(), self.scope) if who is None else who
+                    certificate = self._certified(record, answers, order_ms, who, now_ms, certificate)
+                    self.on_progress(certificate)
+                    ids, not_seen = _missing(certificate), None
             except RetryLater as error:
                 not_seen = error
             except SkillbusError as error:
@@ -272,6 +275,15 @@ class Kill:
             if is_over or remaining_s <= 0 or self.enough.is_set():
                 return certificate, not_seen
             await self._wait(pace.again(len(ids), look_s, remaining_s))
+
+    async def _answers(self, pace: Pace, roster: Mapping[str, int], record: KillRecord, order_ms: int) -> None:
+        """Until the answers can be there. Of a whole fleet they are read as they come in."""
+
+        if order_ms and self.scope.kind is ScopeKind.FLEET:
+            is_proved = partial(is_settled, record_id=record.id, order_ms=order_ms)
+            await self._beats.ahead(self.bus, roster, order_ms, pace, is_proved)
+        else:
+            await pace.first(len(roster))
 
     def _certified(
         self,

@@ -174,9 +174,14 @@ def expected(order_ms: int, heartbeats: Mapping[str, Sequence[Heartbeat]], scope
 
 
 def _may_have_acted(beat: Heartbeat, order_ms: int) -> bool:
-    if beat.ended_at_ms and beat.ended_at_ms <= order_ms:
+    if had_ended(beat, order_ms):
         return False
     return not beat.vouched or order_ms < fenced_at_ms(beat)
+
+
+def had_ended(beat: Heartbeat, order_ms: int) -> bool:
+    """Whether an incarnation had ended by itself when the order was given."""
+    return 0 < beat.ended_at_ms <= order_ms
 
 
 def certify(
@@ -229,13 +234,24 @@ def _not_reached(is_known: bool, scope: Scope) -> str:
     return f"it is not in {scope}, as far as it says" if is_known else "expected, but Redis knows nothing of it"
 
 
+def says_stopped(beat: Heartbeat, record_id: str) -> bool:
+    """Whether an incarnation's own hash says that it is quiet, for this kill. It stays so: nothing un-stops it."""
+    return beat.quiet and beat.vouched and beat.state is State.STOPPED and beat.obeys(record_id)
+
+
+def is_settled(beats: Sequence[Heartbeat], record_id: str, order_ms: int) -> bool:
+    """Whether all lives in a pod's hash are proved by it to have stopped for this kill, or had ended before it."""
+    changing = [beat for beat in beats if not (says_stopped(beat, record_id) or had_ended(beat, order_ms))]
+    return bool(beats) and not changing
+
+
 def _line(
     who: Incarnation, beat: Heartbeat | None, record: KillRecord, order_ms: int, now_ms: int, writable: bool
 ) -> Line:
     pod_id, incarnation = who
     if beat is None:
         return Line(pod_id, incarnation, Proof.UNCONFIRMED, 0.0, 0, 0, "its evidence is gone")
-    if beat.quiet and beat.vouched and beat.obeys(record.id) and beat.state is State.STOPPED:
+    if says_stopped(beat, record.id):
         seconds = max(0.0, (beat.quiet_at_ms - order_ms) / 1000)
         return Line(pod_id, incarnation, Proof.STOPPED, seconds, beat.quiet_at_ms, beat.beat_at_ms)
     if beat.ended_at_ms and beat.quiet and beat.vouched:

@@ -158,4 +158,4 @@ class Heartbeat(BaseModel):
 
     def obeys(self, record_id: str) -> bool:
         """Whether the kill with that record is among the causes of this incarnation's latch."""
-        return any(cause.record_id == record_id for cause in self.causes)
+        return record_id in [cause.record_id for cause in self.causes]

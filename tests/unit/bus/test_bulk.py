@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 from redis import exceptions as wire
 
-from skillbus.bus.bulk import Cutter, ask_many, pairs
+from skillbus.bus.bulk import Cutter, ask_by_turns, ask_many, pairs
 from skillbus.bus.connect import Client, Endpoint, translated
 from skillbus.errors import BusUnreachable
 from tests.pods import freeze
@@ -108,3 +108,29 @@ def test_a_connection_that_is_closed_is_an_error(real_server: RealServer) -> Non
             await ask_many(client, [("CLIENT", "KILL", "SKIPME", "no", "TYPE", "normal"), ("PING",)], 5.0)
 
     run(real_server, test)
+
+
+def test_turns_are_taken_each_by_itself_and_in_order(real_server: RealServer) -> None:
+    """However much has come of the next when one is taken; one without a question brings no answer."""
+
+    async def test(client: Client) -> None:
+        turns = [[("ECHO", f"{turn}-{n}" * 500) for n in range(turn * 40)] for turn in range(8)]
+        taken: list[list[Any]] = []
+        await ask_by_turns(client, turns, taken.append, 5.0)
+        assert taken == [[word.encode() for _, word in turn] for turn in turns]
+
+    run(real_server, test)
+
+
+def test_who_cannot_take_an_answer_leaves_none_behind(real_server: RealServer) -> None:
+    """The next turn was asked already: its answer answers no later question."""
+
+    def refuse(answers: list[Any]) -> None:
+        raise LookupError(answers)
+
+    async def test(client: Client) -> list[Any]:
+        with pytest.raises(LookupError):
+            await ask_by_turns(client, [[("ECHO", "a")], [("ECHO", "b")]], refuse, 5.0)
+        return await ask_many(client, [("ECHO", "new")], 5.0)
+
+    assert run(real_server, test) == [b"new"]

@@ -139,7 +139,7 @@ def test_garbage_in_a_hash_breaks_no_status(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("error", [BusDenied("NOPERM"), BusNotReady("is no master"), BusUnreachable("gone")])
-@pytest.mark.parametrize("verb", ["read", "pod_ids", "heartbeats"])
+@pytest.mark.parametrize("verb", ["read", "roster", "heartbeats"])
 def test_an_error_after_the_order_is_told_in_the_report(
     monkeypatch: pytest.MonkeyPatch, verb: str, error: SkillbusError
 ) -> None:
@@ -151,6 +151,8 @@ def test_an_error_after_the_order_is_told_in_the_report(
         raise error
 
     monkeypatch.setattr(OperatorBus, verb, refuse)
+    if verb == "read":
+        monkeypatch.setattr(OperatorBus, "_reading", lambda *_: _raise(error))
     report = redis.run(lambda bus: kill(bus, wait=True).give())
     assert (report.answers.recorded, report.first) == (True, True)
     if verb == "read":
@@ -158,6 +160,55 @@ def test_an_error_after_the_order_is_told_in_the_report(
     else:
         assert (report.stands, report.not_read, report.not_seen) == (True, None, error)
         assert report.certificate is None, "nothing was seen, so nothing is claimed: also not that nobody is there"
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_what_could_not_be_read_with_the_order_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands was read from the record, with the order or behind it: never taken from the order itself."""
+    redis = Redis()
+    redis.hand.set(FLEET.killed_key, KillRecord(id="k0", reason="first").to_bytes())
+    for way in ("with the order", "behind it"):
+        report = redis.run(lambda bus: kill(bus).give())
+        assert (report.stands, report.record.reason) == (True, "first"), way
+        monkeypatch.setattr(OperatorBus, "_read_back", lambda *_: None)
+
+
+def test_a_fleet_is_read_as_it_answers_and_counted_by_its_own_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is proved ahead is not read again. Whom the roster hides, and who spoke before he had stopped, is."""
+    redis = Redis()
+    proved, hidden, early, silent = [f"p{n:03}" for n in range(120)], "hidden", "early", "silent"
+    given: list[KillReport] = []
+    reads: list[list[str]] = []
+    heartbeats = OperatorBus.heartbeats
+
+    def answer(report: KillReport) -> None:
+        given.append(report)
+        for pod_id in (*proved, hidden):
+            redis.pod(pod_id, State.STOPPED, obeys="k1", quiet=True, quiet_at_ms=redis.now_ms)
+        redis.pod(early)
+        redis.hand.zadd(PROD.roster_key, {hidden: 1, "a name that is none": redis.now_ms})
+
+    async def noted(bus: OperatorBus, ids: Sequence[str]) -> tuple[int, dict[str, list[Heartbeat]]]:
+        reads.append(list(ids))
+        found = await heartbeats(bus, ids)
+        if early in ids:  # Only now it has stopped.
+            redis.pod(early, State.STOPPED, obeys="k1", quiet=True, quiet_at_ms=redis.now_ms)
+        return found
+
+    for pod_id in (*proved, hidden, early, silent):
+        redis.pod(pod_id)
+    redis.hand.zadd(PROD.roster_key, {silent: 1})
+    redis.hand.delete(PROD.pod_key(silent))
+    monkeypatch.setattr(OperatorBus, "heartbeats", noted)
+    monkeypatch.setattr("skillbus.control.following._ANSWER_S", 0.01)  # the patience of a larger fleet
+    report = redis.run(lambda bus: Kill(bus, FLEET, ORDER, timeout_s=10.0, on_given=answer).give())
+    assert report.certificate is not None
+    assert report.certificate.complete, report.certificate.sentence()
+    assert {line.pod_id for line in report.certificate.lines} == {*proved, hidden, early}
+    assert [sorted(ids) for ids in reads] == [sorted([*proved, early]), sorted([hidden, early, silent])]
 
 
 def test_a_failed_last_look_does_not_wipe_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skillbus.core.certificate import Certificate, Held, Line, Proof, certify, expected
+from skillbus.core.certificate import Certificate, Held, Line, Proof, certify, expected, is_settled
 from skillbus.core.heartbeat import CauseLine, Heartbeat
 from skillbus.core.latch import CauseKind, State
 from skillbus.core.orders import KillRecord
@@ -66,8 +66,19 @@ def test_stopped_stays_proved_in_silence() -> None:
     ],
 )
 def test_never_stopped_before_quiet_for_this_kill_and_vouched(change: dict[str, Any]) -> None:
-    """Each part of the proof is needed; without it the pod is unconfirmed."""
+    """Each part of the proof is needed; without it the pod is unconfirmed, and must be looked at again."""
     assert line(beat(**obeying("k1") | change)).proof is Proof.UNCONFIRMED
+    assert not is_settled([beat(**obeying("k1") | change)], "k1", T0)
+
+
+def test_a_pod_is_settled_once_nothing_it_may_say_changes_its_lines() -> None:
+    """Every life in its hash has stopped for this kill, or had ended when it was ordered. A hash without any: never."""
+    stopped, over = beat(**obeying("k1")), beat(incarnation="i0", ended_at_ms=T0)
+    assert is_settled([stopped], "k1", T0)
+    assert is_settled([over, stopped], "k1", T0)
+    assert not is_settled([stopped, beat(incarnation="i2")], "k1", T0), "a twin still runs"
+    assert not is_settled([stopped, beat(incarnation="i0", ended_at_ms=T0 + 1, quiet=False)], "k1", T0)
+    assert not is_settled([], "k1", T0)
 
 
 def test_a_quiet_goodbye_is_stopped() -> None:
