@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import compileall
 import math
 import sys
 import tempfile
 from pathlib import Path
 
+import skillbus
 from bench import console_page, console_streams, fanout, fleet, imports, memory, skills
 from bench.server import Server
 
@@ -16,6 +18,10 @@ def main(names: list[str]) -> int:
     rows: list[tuple[str, float, float]] = []
     benches = {"memory": memory, "fanout": fanout, "skills": skills, "fleet": fleet, "page": console_page}
     benches |= {"streams": console_streams}
+    # An installed package has its bytecode; a fresh checkout, or one where writing it is switched off, would compile
+    # itself anew in every process that is measured.
+    for package in (skillbus.__path__[0], Path(__file__).parent):
+        compileall.compile_dir(package, quiet=1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         server = Server(folder / "redis")

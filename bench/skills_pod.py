@@ -18,6 +18,7 @@ from typing import Any
 
 from skillbus.clock import boottime_s
 from skillbus.core.latch import State
+from skillbus.garbage import spare_what_is_here
 from skillbus.settings import Settings
 from skillbus.wiring import skills_pod
 
@@ -70,6 +71,7 @@ def main(url: str, folder: str, manifest: str, target: str) -> None:
         skills_targets=(target,),
     )
     pod = skills_pod(settings)
+    spare_what_is_here()  # as skillbus run does
     idle_mib = [0.0]
     child = ChildPeak()
     child.start()

@@ -83,6 +83,7 @@ def main() -> None:
     output = Output(told["output"])
     verb = "rollback" if told["rollback"] else "run"
     with spoken(verb, output):
+        from skillbus.garbage import spare_what_is_here
         from skillbus.settings import Settings
 
         once = bool(told["once"])
@@ -90,6 +91,7 @@ def main() -> None:
         _log(progress, told_as_result=once and output is Output.TABLE and progress.is_shown)
         settings = _paced(Settings.load(**told["given"]), once)
         pod = _pod(settings, told["program"], told["rollback"], progress.tell)
+        spare_what_is_here()
         runner = _Runner(pod, settings.pod.stop_grace_s + _END_GRACE_S)
         code, result, outcome = runner.once(progress.clear) if once else runner.forever()
         if once and output is Output.JSON:
