@@ -28,7 +28,10 @@ fi
 
 proxy=.venv-jupyter/node
 [ -x $proxy/node_modules/.bin/configurable-http-proxy ] ||
-    npm install --silent --no-audit --no-fund --prefix $proxy configurable-http-proxy >/dev/null
+    npm install --loglevel=error --no-audit --no-fund --prefix $proxy configurable-http-proxy >/dev/null || {
+    echo "test-jupyter: JupyterHub's proxy cannot be installed: npm must reach a registry (npm config get registry)" >&2
+    exit 1
+}
 PATH=$PWD/$proxy/node_modules/.bin:$PATH
 
 echo "test-jupyter: types"

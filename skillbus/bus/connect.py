@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl
 
 from redis import exceptions as wire
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -22,7 +22,16 @@ from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from skillbus.bus.sentinel import OWN_QUERY, SCHEMES, Sentinels, connection_class, is_sentinel, sentinels_of, server_url
+from skillbus.bus.sentinel import (
+    OWN_QUERY,
+    SCHEMES,
+    Sentinels,
+    connection_class,
+    is_sentinel,
+    sentinels_of,
+    server_url,
+    split_url,
+)
 from skillbus.errors import BadSettings, BusDenied, BusNotReady, BusUnreachable, SkillbusError
 
 Client = Any
@@ -53,7 +62,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         try:
-            parts = urlsplit(self.url)
+            parts = split_url(self.url)
         except ValueError as error:
             raise BadSettings(f"the Redis URL cannot be read ({_first_line(error)}): {_HOW}") from None
         if "://" not in self.url:
@@ -79,13 +88,13 @@ class Endpoint:
     @property
     def shown(self) -> str:
         """The URL without user, password and query."""
-        parts = urlsplit(self.url)
+        parts = split_url(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     @property
     def _options(self) -> dict[str, Any]:
         """What the URL says of a connection to the server itself."""
-        parts = urlsplit(self.url)
+        parts = split_url(self.url)
         return dict(parse_url(server_url(parts) if is_sentinel(self.url) else self.url))
 
     @property
@@ -93,7 +102,7 @@ class Endpoint:
         """The Sentinels that know the master; None: the URL names the master itself."""
         if not is_sentinel(self.url):
             return None
-        return sentinels_of(urlsplit(self.url), self.sentinel_username, self.sentinel_password)
+        return sentinels_of(split_url(self.url), self.sentinel_username, self.sentinel_password)
 
     @property
     def user(self) -> str:
@@ -120,7 +129,7 @@ class Endpoint:
             "driver_info": None,
             **{key: value for key, value in given.items() if value is not None},
         }
-        if urlsplit(self.url).scheme.lower() != "unix":
+        if split_url(self.url).scheme.lower() != "unix":
             options |= {"socket_keepalive": True, "socket_keepalive_options": _keepalive()}
         options |= self._options
         sentinels = self.sentinels

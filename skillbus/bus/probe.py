@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlunsplit
 
 from redis import exceptions as wire
 
 from skillbus.bus.connect import Endpoint, translated
-from skillbus.bus.sentinel import OWN_QUERY, SCHEMES
+from skillbus.bus.sentinel import OWN_QUERY, SCHEMES, split_url
 from skillbus.core.text import harmless
 from skillbus.errors import BadSettings, SkillbusError
 
@@ -110,7 +110,7 @@ def endpoint_at(endpoint: Endpoint, address: str, *, logged_in: bool, database: 
     Raises:
         BadSettings: no address.
     """
-    parts = urlsplit(endpoint.url)
+    parts = split_url(endpoint.url)
     login, _, host = parts.netloc.rpartition("@")
     scheme = parts.scheme
     if address:

@@ -9,6 +9,7 @@ replica, retry. Time is short: within one command timeout it has asked them all,
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -146,9 +147,22 @@ def server_of(client: Any) -> str:
     return str(getattr(client.connection_pool.connection_class, "server", ""))
 
 
+def split_url(url: str) -> SplitResult:
+    """A Redis URL taken apart. Of several Sentinels, newer Pythons take a bracket for the end of the only host.
+
+    Raises:
+        ValueError: it is no URL.
+    """
+    scheme, colon, rest = url.partition("://")
+    if not colon or scheme.lower() not in SCHEMES:
+        return urlsplit(url)
+    netloc = re.split("[/?#]", rest, maxsplit=1)[0]
+    return urlsplit(f"{scheme}://sentinels{rest[len(netloc) :]}")._replace(netloc=netloc)
+
+
 def is_sentinel(url: str) -> bool:
     """Whether a URL names Sentinels."""
-    return urlsplit(url).scheme.lower() in SCHEMES
+    return split_url(url).scheme.lower() in SCHEMES
 
 
 def server_url(parts: SplitResult) -> str:
