@@ -18,7 +18,7 @@ def spare_what_is_here() -> None:
 
 @contextmanager
 def unswept() -> Iterator[None]:
-    """No search for cyclic garbage meanwhile: a look at thousands of pods makes none, and is searched ever again."""
+    """No search for cyclic garbage meanwhile: a look at thousands of pods makes none, and would be searched often."""
     was_on = gc.isenabled()
     gc.disable()
     try:

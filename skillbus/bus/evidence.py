@@ -49,13 +49,12 @@ async def read_evidence(
     found: dict[str, list[Heartbeat]] = {}
     told: list[int] = []
     left = iter(pod_ids)
+    denials: list[Exception] = []
 
     def take(answers: list[Any]) -> None:
         if not told:
             told.append(_time_ms(answers.pop(0), endpoint))
-        denied = next((answer for answer in answers if isinstance(answer, wire.NoPermissionError)), None)
-        if denied is not None:
-            raise error_of(denied, endpoint)
+        denials.extend(answer for answer in answers if isinstance(answer, wire.NoPermissionError))
         with unswept():
             found.update((next(left), _evidence(answer)) for answer in answers)
 
@@ -65,6 +64,8 @@ async def read_evidence(
     ]
     turns[0].insert(0, ("TIME",))
     await ask_by_turns(client, turns, take, endpoint.timeout_s)
+    if denials:  # Not before: the connection that gave an order is asked further things.
+        raise error_of(denials[0], endpoint)
     return told[0], found
 
 

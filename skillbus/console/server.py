@@ -10,6 +10,7 @@ import gc
 import resource
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -154,6 +155,8 @@ async def serve(console: Console, told: Callable[[str], None]) -> int | None:
     server = ConsoleServer(console, told)
     try:
         await server.serve()
+    except ssl.SSLError as error:  # the files were exchanged since
+        raise BadSettings(f"the certificate cannot be used: {error}") from None
     except SystemExit:
         where = console.settings.console_listen
         raise BadSettings(f"cannot listen on {where}: is it taken? give --listen another") from None

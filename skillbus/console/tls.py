@@ -42,9 +42,11 @@ def _why_not(chain: Path, key: Path | None, reason: str) -> str:
         return f"{key or chain} is not the key of the certificate in {chain}: give the pair that was made together"
     if not _has_certificate(chain):
         return f"{chain} holds no certificate in PEM: give --certfile the chain, the server's own certificate first"
+    if b"PRIVATE KEY-----" in (key or chain).read_bytes():
+        return f"{chain} or its key is refused by OpenSSL ({reason.lower().replace('_', ' ')}): give others"
     if key is None:
         return f"{chain} holds no private key in PEM: give it with --keyfile"
-    return f"{key} holds no private key in PEM that fits {chain}"
+    return f"{key} holds no private key in PEM"
 
 
 def _has_certificate(chain: Path) -> bool:

@@ -80,6 +80,7 @@ class Drill:
         order = DrillOrder(uuid.uuid4().hex, self.by, self.timeout_s, self.scope.label)
         async with Pace(self.bus) as pace:
             order_ms, receivers, drill_count, kill_count = await self.bus.drill(order.to_bytes())
+            pace.told_at_s = boottime_s()
             with suppress(SkillbusError):  # Whether the audit can be written, the result will say.
                 await self.bus.audit({"kind": "drill", **self._entry(order)})
             report, not_seen = await self._follow(pace, order, order_ms)

@@ -277,13 +277,13 @@ class Kill:
             await self._wait(pace.again(len(ids), look_s, remaining_s))
 
     async def _answers(self, pace: Pace, roster: Mapping[str, int], record: KillRecord, order_ms: int) -> None:
-        """Until the answers can be there. Of a whole fleet they are read as they come in."""
-
+        """Until the answers can be there. Of a whole fleet they are read as they come in, if they can be."""
         if order_ms and self.scope.kind is ScopeKind.FLEET:
             is_proved = partial(is_settled, record_id=record.id, order_ms=order_ms)
-            await self._beats.ahead(self.bus, roster, order_ms, pace, is_proved)
-        else:
-            await pace.first(len(roster))
+            with suppress(SkillbusError):  # The look behind it reads the same, and tells why it cannot.
+                await self._beats.ahead(self.bus, roster, order_ms, pace, is_proved)
+                return
+        await pace.first(len(roster))
 
     def _certified(
         self,

@@ -36,7 +36,7 @@ class Response:
         self._receive = receive
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
-        self._has_head = self._has_ended = False
+        self._has_head = self._has_ended = self._comes_in_chunks = False
         self._parser = HttpResponseParser(self)
         came = 0
         while not self._has_head:
@@ -72,7 +72,7 @@ class Response:
     @property
     def _lasts_to_the_end(self) -> bool:
         """Whether the connection ends the body: it has no length and does not come in chunks (RFC 9112, 6.3)."""
-        return not self.header("Content-Length") and "chunked" not in self.header("Transfer-Encoding").lower()
+        return not self.header("Content-Length") and not self._comes_in_chunks
 
     def _feed(self, data: bytes) -> None:
         from httptools import HttpParserError, HttpParserUpgrade
@@ -88,7 +88,11 @@ class Response:
     # ---- what the parser calls -------------------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header came."""
+        """A header came. What comes behind the head, a trailer or another answer's, is none of this one's."""
+        if self._has_head:
+            return
+        if name.lower() == b"transfer-encoding":
+            self._comes_in_chunks |= b"chunked" in value.lower()
         self._headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1").strip())
 
     def on_headers_complete(self) -> None:
@@ -99,6 +103,7 @@ class Response:
         self._has_head = self.status >= 200
         if not self._has_head:
             self._headers.clear()
+            self._comes_in_chunks = False
 
     def on_body(self, data: bytes) -> None:
         """Some of the body came."""

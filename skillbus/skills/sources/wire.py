@@ -30,6 +30,7 @@ SILENCE_S = 20.0
 
 _MAX_TUNNEL_BYTES = 16 * 1024
 _TARGET = re.compile(r"[!-~]+")
+_PROXY_NAMES = ("https_proxy", "HTTPS_PROXY")
 
 
 class Wire:
@@ -119,8 +120,7 @@ def proxy_for(place: Place, trust: Trust) -> tuple[str, int, str] | None:
     """
     if place.scheme != "https" or place.is_local(trust):
         return None
-    names = ("https_proxy", "HTTPS_PROXY")
-    name = next((name for name in names if os.environ.get(name)), "")
+    name = next((name for name in _PROXY_NAMES if os.environ.get(name)), "")
     if not name:
         return None
     from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # undocumented, and old
@@ -144,3 +144,6 @@ def proxy_for(place: Place, trust: Trust) -> tuple[str, int, str] | None:
 def import_client() -> None:
     """Import what the first request would: for who has a moment to spare now and none then."""
     import httptools  # noqa: F401
+
+    if any(os.environ.get(name) for name in _PROXY_NAMES):
+        from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # noqa: F401

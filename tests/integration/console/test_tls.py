@@ -64,6 +64,14 @@ def _locked(pair: Certificate) -> list[str]:
     return ["--certfile", str(pair.chain), "--keyfile", str(locked)]
 
 
+def _weak(pair: Certificate) -> list[str]:
+    chain, key = pair.chain.with_name("weak.pem"), pair.chain.with_name("weak-key.pem")
+    words = ["req", "-x509", "-newkey", "rsa:512", "-nodes", "-days", "2", "-subj", "/CN=weak"]
+    openssl = str(shutil.which("openssl"))
+    subprocess.run([openssl, *words, "-keyout", str(key), "-out", str(chain)], check=True, capture_output=True)
+    return ["--certfile", str(chain), "--keyfile", str(key)]
+
+
 def _of_another(pair: Certificate) -> list[str]:
     return ["--certfile", str(pair.chain), "--keyfile", str(pair.authority.with_name("ca.key"))]
 
@@ -75,6 +83,7 @@ def _of_another(pair: Certificate) -> list[str]:
         (lambda pair: ["--certfile", str(pair.chain)], "chain.pem holds no private key in PEM: give it with --keyfile"),
         (lambda pair: ["--certfile", str(pair.key)], "key.pem holds no certificate in PEM"),
         (_of_another, "ca.key is not the key of the certificate in"),
+        (_weak, "weak.pem or its key is refused by OpenSSL ("),
         (_locked, "locked.pem: the key has a password: store it without"),
         (lambda pair: ["--keyfile", str(pair.key)], "a key without a certificate"),
     ],

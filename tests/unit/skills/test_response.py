@@ -64,6 +64,21 @@ def test_headers() -> None:
 @pytest.mark.parametrize(
     "said",
     [
+        CHUNKED + b'2\r\nhi\r\n0\r\nETag: "evil"\r\n\r\n',
+        OK + b"Content-Length: 2\r\n\r\nhi" + OK + b'ETag: "evil"\r\n\r\n',
+    ],
+)
+def test_what_comes_behind_the_head_is_no_header(said: bytes, size: int) -> None:
+    """Neither a trailer nor what follows the answer, however the bytes are cut."""
+    response = Response(receiver(said, size))
+    assert (body(response), response.header("ETag"), response.status) == (b"hi", "", 200)
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+@pytest.mark.parametrize(
+    "said",
+    [
+        OK + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
         OK + b"Content-Length: 5\r\n\r\nhell",
         CHUNKED + b"5\r\nhello\r\n",
         CHUNKED + b"5\r\nhel",
