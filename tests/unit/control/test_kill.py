@@ -211,6 +211,61 @@ def test_a_fleet_is_read_as_it_answers_and_counted_by_its_own_hashes(monkeypatch
     assert [sorted(ids) for ids in reads] == [sorted([*proved, early]), sorted([hidden, early, silent])]
 
 
+def test_answers_that_come_in_waves_are_read_in_waves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second half that answers while the first is read is found by the roster, and nobody is read twice."""
+    redis = Redis()
+    first, second = [f"a{n:03}" for n in range(120)], [f"b{n:03}" for n in range(120)]
+    reads: list[list[str]] = []
+    heartbeats = OperatorBus.heartbeats
+
+    def answer(ids: Sequence[str]) -> None:
+        for pod_id in ids:
+            redis.pod(pod_id, State.STOPPED, obeys="k1", quiet=True, quiet_at_ms=redis.now_ms)
+
+    async def noted(bus: OperatorBus, ids: Sequence[str]) -> tuple[int, dict[str, list[Heartbeat]]]:
+        reads.append(sorted(ids))
+        if len(reads) == 1:
+            answer(second)
+        return await heartbeats(bus, ids)
+
+    for pod_id in (*first, *second):
+        redis.pod(pod_id)
+        redis.hand.zadd(PROD.roster_key, {pod_id: redis.now_ms - 5_000})
+    monkeypatch.setattr(OperatorBus, "heartbeats", noted)
+    monkeypatch.setattr("skillbus.control.following._ANSWER_S", 0.01)  # the patience of a larger fleet
+    report = redis.run(lambda bus: Kill(bus, FLEET, ORDER, timeout_s=10.0, on_given=lambda _: answer(first)).give())
+    assert report.certificate is not None
+    assert (report.certificate.complete, len(report.certificate.lines)) == (True, 240), report.certificate.sentence()
+    assert reads == [first, second, []]
+
+
+@pytest.mark.parametrize("error", [BusUnreachable("gone"), BusDenied("no permission")])
+def test_who_cannot_be_told_to_have_answered_is_looked_at(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """The roster's scores are a hint: without them everybody is read once it is time, and the proof is the same."""
+    redis = Redis()
+    ids = [f"p{n:03}" for n in range(240)]
+    asked: list[int] = []
+
+    def answer(some: Sequence[str]) -> None:
+        for pod_id in some:
+            redis.pod(pod_id, State.STOPPED, obeys="k1", quiet=True, quiet_at_ms=redis.now_ms)
+
+    async def refuse(_: OperatorBus, since_ms: int) -> None:
+        asked.append(since_ms)
+        answer(ids[120:])
+        raise error
+
+    for pod_id in ids:
+        redis.pod(pod_id)
+        redis.hand.zadd(PROD.roster_key, {pod_id: redis.now_ms - 5_000})
+    monkeypatch.setattr(OperatorBus, "beaten_since", refuse)
+    monkeypatch.setattr("skillbus.control.following._ANSWER_S", 0.01)  # the patience of a larger fleet
+    report = redis.run(lambda bus: Kill(bus, FLEET, ORDER, timeout_s=10.0, on_given=lambda _: answer(ids[:120])).give())
+    assert report.certificate is not None
+    assert (report.certificate.complete, len(report.certificate.lines)) == (True, 240), report.certificate.sentence()
+    assert (len(asked), report.not_seen) == (1, None)
+
+
 def test_a_failed_last_look_does_not_wipe_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The certificate of the look before, and why there is none behind it."""
     redis = Redis()
