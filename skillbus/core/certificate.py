@@ -240,7 +240,7 @@ def says_stopped(beat: Heartbeat, record_id: str) -> bool:
 
 
 def is_settled(beats: Sequence[Heartbeat], record_id: str, order_ms: int) -> bool:
-    """Whether all lives in a pod's hash are proved by it to have stopped for this kill, or had ended before it."""
+    """Whether each incarnation that a pod's hash tells of is proved stopped for this kill, or had ended before it."""
     changing = [beat for beat in beats if not (says_stopped(beat, record_id) or had_ended(beat, order_ms))]
     return bool(beats) and not changing
 

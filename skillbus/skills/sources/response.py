@@ -1,7 +1,7 @@
 """An HTTP/1 answer as it comes in. llhttp reads it, Node's parser (httptools); what it means is answer.py's to say.
 
 ``http.client`` would do. But it imports ``email`` and TLS, which is a tenth of the time that a cold pass takes, and
-two MiB of each pod (docs/decisions/http-client.md). llhttp, too, is loaded at the first answer only.
+1.6 MiB of each pod (docs/decisions/http-client.md). llhttp, too, is loaded at the first answer only.
 """
 
 from __future__ import annotations

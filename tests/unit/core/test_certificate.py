@@ -72,7 +72,7 @@ def test_never_stopped_before_quiet_for_this_kill_and_vouched(change: dict[str, 
 
 
 def test_a_pod_is_settled_once_nothing_it_may_say_changes_its_lines() -> None:
-    """Every life in its hash has stopped for this kill, or had ended when it was ordered. A hash without any: never."""
+    """Every incarnation in its hash stopped for this kill, or had ended at its order. A hash without any: never."""
     stopped, over = beat(**obeying("k1")), beat(incarnation="i0", ended_at_ms=T0)
     assert is_settled([stopped], "k1", T0)
     assert is_settled([over, stopped], "k1", T0)
